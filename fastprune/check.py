@@ -1,0 +1,97 @@
+"""The border: what comes in is refused with its name, what was expected and what came, or becomes a C-ordered array."""
+
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastprune.kernels.layout import Floats, Ints
+from fastprune.kernels.tile import all_finite
+
+def one_of(name: str, value: Any, choices: Collection[str]) -> str:
+    """`value`, if it is one of the names `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
+    """`value` as a float, if it is a real number in `interval`: "[0, 1)" holds 0 and not 1."""
+    low, high = map(float, interval[1:-1].split(","))
+    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
+        result = float(value)
+        above = result > low if interval[0] == "(" else result >= low
+        below = result < high if interval[-1] == ")" else result <= high
+        if above and below:
+            return result
+    raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
+
+
+def integer(name: str, value: Any, low: int) -> int:
+    """`value` as an int, if it is a whole number of at least `low`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name}: expected an integer of at least {low}, got {value!r}")
+    return int(value)
+
+
+def _numeric(name: str, value: Any, expected: str) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} of unequal rows") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected {expected}, got dtype {array.dtype}")
+    return array
+
+
+def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: str) -> Floats:
+    """C-ordered, writable (each other kind would be compiled for anew), finite."""
+    with np.errstate(over="ignore"):  # what overflows is found below
+        floats = np.require(array, dtype, ["C", "W"])
+    if not all_finite(floats.reshape(-1)):
+        raise ValueError(f"{name}: expected {expected}, got NaN or infinity")
+    return floats
+
+
+def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
+    """`x` as a (N, features) array of `dtype`, N at least 1."""
+    expected = f"finite numbers of shape (N, {features})"
+    array = _numeric(name, x, expected)
+    if array.ndim != 2 or array.shape[1] != features:
+        raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
+    if array.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one sample, got none")
+    return _floats(name, array, dtype, expected)
+
+
+def infer_loss(name: str, y: Any, outputs: int) -> str:
+    """The loss that the labels stand for: integers are classes, floats are values to meet."""
+    array = _numeric(name, y, "numbers")
+    if array.dtype.kind == "f":
+        return "mean_squared_error"
+    return "softmax_cross_entropy" if array.ndim == 1 and outputs > 1 else "sigmoid_cross_entropy"
+
+
+def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DTypeLike) -> tuple[Ints, Floats]:
+    """`y` as (labels, targets), of which `loss` needs one; the other is empty."""
+    if loss == "softmax_cross_entropy":
+        expected = f"integers of shape ({count},) in 0 .. {outputs - 1}"
+        array = _numeric(name, y, expected)
+        if array.shape != (count,) or array.dtype.kind == "f":
+            raise ValueError(f"{name}: expected {expected}, got {array.dtype} of shape {array.shape}")
+        if array.min() < 0 or array.max() >= outputs:
+            raise ValueError(f"{name}: expected {expected}, got values from {array.min()} to {array.max()}")
+        return np.require(array, np.int64, ["C", "W"]), np.empty((0, 0), dtype)
+    bounded = loss == "sigmoid_cross_entropy"
+    expected = f"{'numbers in 0 .. 1' if bounded else 'finite numbers'} of shape ({count}, {outputs})"
+    array = _numeric(name, y, expected)
+    if outputs == 1 and array.shape == (count,):
+        array = array.reshape(count, 1)
+    if array.shape != (count, outputs):
+        raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
+    targets = _floats(name, array, dtype, expected)
+    if bounded and (targets.min() < 0 or targets.max() > 1):
+        raise ValueError(f"{name}: expected {expected}, got values from {targets.min():g} to {targets.max():g}")
+    return np.empty(0, np.int64), targets

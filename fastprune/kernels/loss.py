@@ -1,0 +1,99 @@
+"""Losses from logits: the sum over one tile's samples, the gradient of the batch's mean, and the right answers."""
+
+import math
+
+import numpy as np
+
+from fastprune.kernels.jit import kernel
+from fastprune.kernels.layout import Floats, Ints, Samples
+
+SOFTMAX_CROSS_ENTROPY, SIGMOID_CROSS_ENTROPY, MEAN_SQUARED_ERROR = range(3)
+
+
+@kernel
+def softmax_cross_entropy(
+    dout: Floats, out: Floats, labels: Ints, order: Ints, start: int, stop: int, scale: float
+) -> tuple[float, int]:
+    """Sum of -log softmax(out)[label], and how many samples have their largest logit at the label.
+
+    dout (K, T) becomes scale * (softmax - one-hot) and 0 in the spare lanes; out (K, T); labels, order (N,). Lane t
+    holds sample order[start + t]; scale is 1 / samples of the batch.
+    """
+    outputs = out.shape[0]
+    dout[:, :] = 0
+    loss, hits = 0.0, 0
+    for t in range(stop - start):
+        label = labels[order[start + t]]
+        best = 0
+        for k in range(1, outputs):
+            if out[k, t] > out[best, t]:
+                best = k
+        total = 0.0
+        for k in range(outputs):
+            total += math.exp(np.float64(out[k, t]) - np.float64(out[best, t]))
+        log_total = math.log(total) + np.float64(out[best, t])
+        for k in range(outputs):
+            dout[k, t] = scale * math.exp(np.float64(out[k, t]) - log_total)
+        dout[label, t] -= dout.dtype.type(scale)
+        loss += log_total - np.float64(out[label, t])
+        hits += best == label
+    return loss, hits
+
+
+@kernel
+def sigmoid_cross_entropy(
+    dout: Floats, out: Floats, targets: Floats, order: Ints, start: int, stop: int, scale: float
+) -> tuple[float, int]:
+    """Sum over samples of the mean over outputs of log(1 + e^z) - y z, and how many samples are right in every output.
+
+    dout (K, T) becomes scale / K * (sigmoid - target) and 0 in the spare lanes; out (K, T); targets (N, K) in [0, 1].
+    A probability above 1/2 stands for 1.
+    """
+    outputs = out.shape[0]
+    dout[:, :] = 0
+    loss, hits = 0.0, 0
+    for t in range(stop - start):
+        sample = order[start + t]
+        right = True
+        for k in range(outputs):
+            z, y = np.float64(out[k, t]), np.float64(targets[sample, k])
+            # Never the exponential of a positive number: it would overflow.
+            small = math.exp(-abs(z))
+            loss += (max(z, 0.0) - z * y + math.log1p(small)) / outputs
+            probability = (1.0 if z > 0 else small) / (1.0 + small)
+            dout[k, t] = scale / outputs * (probability - y)
+            right = right and (z > 0) == (y > 0.5)
+        hits += right
+    return loss, hits
+
+
+@kernel
+def mean_squared_error(
+    dout: Floats, out: Floats, targets: Floats, order: Ints, start: int, stop: int, scale: float
+) -> tuple[float, int]:
+    """Sum over samples of the mean over outputs of (out - target)^2; the count of right answers is 0.
+
+    dout (K, T) becomes 2 scale / K * (out - target) and 0 in the spare lanes; out (K, T); targets (N, K).
+    """
+    outputs = out.shape[0]
+    dout[:, :] = 0
+    loss = 0.0
+    for t in range(stop - start):
+        sample = order[start + t]
+        for k in range(outputs):
+            difference = np.float64(out[k, t]) - np.float64(targets[sample, k])
+            loss += difference * difference / outputs
+            dout[k, t] = 2.0 * scale / outputs * difference
+    return loss, 0
+
+
+@kernel
+def loss_and_gradient(
+    dout: Floats, out: Floats, samples: Samples, order: Ints, start: int, stop: int, scale: float, loss: int
+) -> tuple[float, int]:
+    """The loss with code `loss`: see the functions above."""
+    if loss == SOFTMAX_CROSS_ENTROPY:
+        return softmax_cross_entropy(dout, out, samples.labels, order, start, stop, scale)
+    if loss == SIGMOID_CROSS_ENTROPY:
+        return sigmoid_cross_entropy(dout, out, samples.targets, order, start, stop, scale)
+    return mean_squared_error(dout, out, samples.targets, order, start, stop, scale)

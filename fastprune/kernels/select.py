@@ -1,0 +1,81 @@
+"""Exact selection by score: order statistics in linear time, ties broken by index."""
+
+from fastprune.kernels.jit import kernel
+from fastprune.kernels.layout import Bytes, Floats
+
+
+@kernel
+def partition(scores: Floats, k: int) -> float:
+    """Reorder `scores` so that scores[k] is the (k+1)-th smallest and nothing after it is smaller; return it.
+
+    Hoare's FIND (1961) with the median of three as pivot; equal scores are shared out between both sides.
+    """
+    low, high = 0, scores.size - 1
+    while low < high:
+        first, middle, last = scores[low], scores[(low + high) // 2], scores[high]
+        pivot = max(min(first, middle), min(max(first, middle), last))
+        i, j = low, high
+        while i <= j:
+            while scores[i] < pivot:
+                i += 1
+            while pivot < scores[j]:
+                j -= 1
+            if i <= j:
+                scores[i], scores[j] = scores[j], scores[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            high = j
+        elif k >= i:
+            low = i
+        else:
+            break
+    return scores[k]
+
+
+@kernel
+def percentile(scores: Floats, q: float) -> float:
+    """The q-th percentile of `scores`, interpolated linearly as numpy.percentile does; 0 for an empty set.
+
+    scores float64 (n,) is reordered; q in [0, 100].
+    """
+    n = scores.size
+    if n == 0:
+        return 0.0
+    position = q / 100 * (n - 1)
+    k = min(int(position), n - 1)
+    below = partition(scores, k)
+    if k == n - 1:
+        return below
+    above = scores[k + 1]
+    for i in range(k + 2, n):
+        above = min(above, scores[i])
+    # NumPy's two forms of the same line: exact at either end.
+    t = position - k
+    return below + (above - below) * t if t < 0.5 else above - (above - below) * (1 - t)
+
+
+@kernel
+def mark_smallest(marks: Bytes, scratch: Floats, scores: Floats, candidates: Bytes, count: int) -> None:
+    """marks = 1 at the `count` candidates with the smallest scores, equal ones in order of their index, else 0.
+
+    All (n,); scratch is overwritten; count is at most the number of candidates.
+    """
+    found = 0
+    for i in range(scores.size):
+        marks[i] = 0
+        if candidates[i]:
+            scratch[found] = scores[i]
+            found += 1
+    if count == 0:
+        return
+    threshold = partition(scratch[:found], count - 1)
+    spare = count
+    for i in range(scores.size):
+        if candidates[i] and scores[i] < threshold:
+            marks[i] = 1
+            spare -= 1
+    for i in range(scores.size):
+        if spare > 0 and candidates[i] and scores[i] == threshold:
+            marks[i] = 1
+            spare -= 1

@@ -1,0 +1,81 @@
+"""One in-place update of the parameters that are live; where `live` is 0, all state is held at exactly 0."""
+
+import math
+
+from fastprune.kernels.jit import kernel
+from fastprune.kernels.layout import Bytes, Floats, Parameters, Update
+
+SGD, ADAM = range(2)
+BETA_2, EPSILON = 0.999, 1e-8  # Adam's, as everywhere
+
+
+@kernel
+def sgd_step(
+    values: Floats, velocity: Floats, gradient: Floats, live: Bytes, update: Update, l1: float, l2: float, rate: float
+) -> None:
+    """Gradient descent with momentum (Sutskever et al. 2013, in PyTorch's form); all vectors share one length.
+
+    g = gradient + l2 w + l1 sign(w);  v = momentum v + g;  w -= rate v, with Nesterov rate (g + momentum v).
+    """
+    dtype = values.dtype.type
+    zero, one = dtype(0), dtype(1)
+    momentum, l1_, l2_, rate_ = dtype(update.momentum), dtype(l1), dtype(l2), dtype(rate)
+    # Nesterov's step a g + b v and the plain step v are one expression: no branch in the loop.
+    of_gradient = one if update.nesterov else zero
+    of_velocity = momentum if update.nesterov else one
+    for p in range(values.size):
+        w = values[p]
+        sign = (one if w > zero else zero) - (one if w < zero else zero)
+        g = gradient[p] + l2_ * w + l1_ * sign
+        v = momentum * velocity[p] + g
+        step = rate_ * (of_gradient * g + of_velocity * v)
+        # A selection, not a branch, so that the loop is vectorized.
+        velocity[p] = v if live[p] else zero
+        values[p] = w - step if live[p] else zero
+
+
+@kernel
+def adam_step(
+    values: Floats,
+    velocity: Floats,
+    square: Floats,
+    gradient: Floats,
+    live: Bytes,
+    beta_1: float,
+    l1: float,
+    l2: float,
+    rate: float,
+    step: int,
+) -> None:
+    """Adam (Kingma and Ba 2015, algorithm 1) with the decay added to the gradient; `step` counts from 0."""
+    dtype = values.dtype.type
+    zero, one = dtype(0), dtype(1)
+    b1, b2, l1_, l2_ = dtype(beta_1), dtype(BETA_2), dtype(l1), dtype(l2)
+    rate_ = dtype(rate / (1 - beta_1 ** (step + 1)))
+    correction, epsilon = dtype(1 / (1 - BETA_2 ** (step + 1))), dtype(EPSILON)
+    for p in range(values.size):
+        w = values[p]
+        sign = (one if w > zero else zero) - (one if w < zero else zero)
+        g = gradient[p] + l2_ * w + l1_ * sign
+        m = b1 * velocity[p] + (one - b1) * g
+        s = b2 * square[p] + (one - b2) * g * g
+        velocity[p] = m if live[p] else zero
+        square[p] = s if live[p] else zero
+        values[p] = w - rate_ * m / (math.sqrt(s * correction) + epsilon) if live[p] else zero
+
+
+@kernel
+def update_step(parameters: Parameters, weights: int, update: Update, rate: float, step: int) -> None:
+    """Update all P parameters; only the first `weights` of them, which are no biases, decay."""
+    for part in range(2):
+        low = 0 if part == 0 else weights
+        high = weights if part == 0 else parameters.values.size
+        l1 = update.l1 if part == 0 else 0.0
+        l2 = update.l2 if part == 0 else 0.0
+        values, live = parameters.values[low:high], parameters.live[low:high]
+        gradient, velocity = parameters.gradient[low:high], parameters.velocity[low:high]
+        if update.optimizer == SGD:
+            sgd_step(values, velocity, gradient, live, update, l1, l2, rate)
+        else:
+            square = parameters.square[low:high]
+            adam_step(values, velocity, square, gradient, live, update.momentum, l1, l2, rate, step)

@@ -1,0 +1,388 @@
+"""The network: its layers, its parameters and masks, its predictions, and its file."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastprune import check
+from fastprune.blas import one_blas_thread
+from fastprune.files import atomic_write
+from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
+from fastprune.kernels.layout import Bytes, Floats, Layout
+from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
+from fastprune.kernels.steps import forward_samples
+from fastprune.kernels.tile import LANES, STEP
+
+ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
+INITIALIZATIONS = ("he", "glorot")
+LOSSES = {
+    "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
+    "sigmoid_cross_entropy": SIGMOID_CROSS_ENTROPY,
+    "mean_squared_error": MEAN_SQUARED_ERROR,
+}
+_FORMAT = 1
+
+
+class MLP:
+    """A multilayer perceptron whose weights can be pruned.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Units of each layer, the input features first and the outputs last; at least two numbers.
+    activation : {"relu", "leaky_relu", "tanh", "sigmoid"}, default "relu"
+        Of the hidden layers. The output layer yields logits; softmax or sigmoid follow from the loss.
+    initialization : {"he", "glorot"} or float, default "he"
+        Weights are drawn from N(0, 2 / fan_in) (He et al. 2015, equation 10), from U(-a, a) with
+        a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16), or, given a number sigma > 0, from
+        N(0, sigma^2). Biases start at 0.
+    loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"}, optional
+        What the outputs mean. If not given, it follows from the labels at the first training: integers (N,) are
+        classes (softmax; sigmoid for a single output), integers (N, K) are K yes-or-no labels (sigmoid), floats are
+        values to meet (mean squared error).
+    dtype : {"float32", "float64"}, default "float32"
+        Of parameters and arithmetic.
+    seed : int, default 0
+        Of the initialization.
+
+    Attributes
+    ----------
+    layout : fastprune.kernels.layout.Layout
+        Where each layer lies in the vectors below.
+    values : ndarray (P,)
+        All parameters in one vector: the weights layer after layer, then the biases.
+    live : ndarray of uint8 (P,)
+        1 for what is live, 0 for pruned weights, whose value is exactly 0. Biases are never pruned.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> import fastprune as fp
+    >>> network = fp.MLP([64, 300, 100, 10])
+    >>> network
+    MLP([64, 300, 100, 10], activation='relu', dtype='float32', loss=None, live=50200/50200)
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        activation: str = "relu",
+        initialization: str | float = "he",
+        loss: str | None = None,
+        dtype: npt.DTypeLike = "float32",
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(sizes, Sequence | np.ndarray) or isinstance(sizes, str) or len(sizes) < 2:
+            raise ValueError(f"sizes: expected at least two layer sizes, got {sizes!r}")
+        self.sizes = [check.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+        self.activation = check.one_of("activation", activation, ACTIVATIONS)
+        self.loss = None if loss is None else check.one_of("loss", loss, LOSSES)
+        self.dtype = _dtype(dtype)
+        if isinstance(initialization, str):
+            check.one_of("initialization", initialization, INITIALIZATIONS)
+        else:
+            check.number("initialization", initialization, "(0, inf)")
+        seed = check.integer("seed", seed, 0)
+
+        self.layout = _layout(self.sizes, ACTIVATIONS[self.activation])
+        self.values: Floats = np.zeros(self.layout.biases[-1], self.dtype)
+        self.live: Bytes = np.ones(self.values.size, np.uint8)
+        for layer, weights in enumerate(self._split_weights(self.values)):
+            weights[:] = _initial(weights.shape, initialization, np.random.default_rng([seed, layer]))
+
+    @property
+    def layers(self) -> int:
+        """Number of layers of weights: one less than `sizes` names."""
+        return len(self.sizes) - 1
+
+    @property
+    def weights(self) -> list[Floats]:
+        """Copies of the weights, one (fan_out, fan_in) array a layer; pruned weights are 0."""
+        return [weights.copy() for weights in self._split_weights(self.values)]
+
+    @property
+    def biases(self) -> list[Floats]:
+        """Copies of the biases, one (fan_out,) array a layer."""
+        return [self.values[low:high].copy() for low, high in pairwise(self.layout.biases)]
+
+    @property
+    def masks(self) -> list[npt.NDArray[np.bool_]]:
+        """Copies of the masks, one boolean (fan_out, fan_in) array a layer: True where a weight is live."""
+        return [live.astype(np.bool_) for live in self._split_weights(self.live)]
+
+    @property
+    def total_weights(self) -> int:
+        """Number of weights W, live or pruned; biases are not counted."""
+        return int(self.layout.biases[0])
+
+    @property
+    def live_weights(self) -> int:
+        """Number of live weights."""
+        return sum(self.layer_live_weights)
+
+    @property
+    def layer_live_weights(self) -> list[int]:
+        """Number of live weights of each layer."""
+        return [int(np.count_nonzero(live)) for live in self._split_weights(self.live)]
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of all weights that is pruned, in [0, 1]; 1 only if no weight is live."""
+        return 1 - self.live_weights / self.total_weights
+
+    @property
+    def layer_sparsity(self) -> list[float]:
+        """Fraction of each layer's weights that is pruned, in [0, 1]."""
+        sizes = np.diff(self.layout.weights)
+        return [1 - live / int(size) for live, size in zip(self.layer_live_weights, sizes, strict=True)]
+
+    @property
+    def compression(self) -> float:
+        """All weights by live weights; infinite if no weight is live."""
+        return self.total_weights / self.live_weights if self.live_weights else float("inf")
+
+    def logits(self, x: npt.ArrayLike) -> Floats:
+        """The output layer's values before softmax or sigmoid.
+
+        Parameters
+        ----------
+        x : array_like (N, F)
+            Samples.
+
+        Returns
+        -------
+        ndarray (N, K) of the network's dtype
+
+        Raises
+        ------
+        ValueError
+            If `x` has another shape, is empty, or holds NaN or infinity.
+        """
+        x = check.samples("x", x, self.sizes[0], self.dtype)
+        lanes = lanes_for(len(x))
+        out = np.empty((len(x), self.sizes[-1]), self.dtype)
+        activations = np.empty((self.layout.rows[-1], lanes), self.dtype)
+        tile = np.empty((self.sizes[0], lanes), self.dtype)
+        with one_blas_thread():
+            forward_samples(out, activations, tile, x, np.arange(len(x)), self.values, self.layout)
+        return out
+
+    def predict_proba(self, x: npt.ArrayLike) -> Floats:
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        x : array_like (N, F)
+            Samples.
+
+        Returns
+        -------
+        ndarray
+            (N, K) for softmax, rows summing to 1, and for K > 1 independent sigmoid outputs; (N, 2) for a single
+            sigmoid output: the probabilities of 0 and of 1.
+
+        Raises
+        ------
+        ValueError
+            For a bad `x`, for a regression, and before the loss is known.
+        """
+        if self._known_loss() == "mean_squared_error":
+            raise ValueError("predict_proba: expected a classification, got a network trained on mean_squared_error")
+        logits = self.logits(x)
+        if self.loss == "softmax_cross_entropy":
+            exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+            return exponentials / exponentials.sum(axis=1, keepdims=True)
+        small = np.exp(-abs(logits))
+        positive: Floats = np.where(logits > 0, 1, small) / (1 + small)
+        return np.hstack([1 - positive, positive]) if self.sizes[-1] == 1 else positive
+
+    def predict(self, x: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Predicted classes or values.
+
+        Parameters
+        ----------
+        x : array_like (N, F)
+            Samples.
+
+        Returns
+        -------
+        ndarray
+            Classification: int64 classes (N,); 0 or 1, (N, K), for K > 1 sigmoid outputs. Regression: values (N, K),
+            or (N,) for one output.
+
+        Raises
+        ------
+        ValueError
+            For a bad `x`, and before the loss is known.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> network = fp.MLP([2, 2], loss="softmax_cross_entropy", seed=1)
+        >>> network.predict([[1.0, 0.0], [0.0, 1.0]]).shape
+        (2,)
+        """
+        loss = self._known_loss()
+        logits = self.logits(x)
+        if loss == "softmax_cross_entropy":
+            return logits.argmax(axis=1)
+        result = logits if loss == "mean_squared_error" else (logits > 0).astype(np.int64)
+        return result[:, 0] if self.sizes[-1] == 1 else result
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.
+
+        Only live weights are stored, with the distances between them: the file shrinks as the network is pruned.
+
+        Parameters
+        ----------
+        path : str or path
+            Name of the file, taken as it is. A file of that name is replaced.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        settings = {"sizes": self.sizes, "activation": self.activation, "loss": self.loss, "dtype": self.dtype.name}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "fastprune_format": np.array(_FORMAT),
+            "settings": np.array(json.dumps(settings)),
+            "biases": self.values[self.layout.biases[0] :],
+        }
+        for layer, (low, high) in enumerate(pairwise(self.layout.weights)):
+            positions = np.flatnonzero(self.live[low:high])
+            arrays[f"weights_{layer}"] = self.values[low:high][positions]
+            if positions.size < high - low:
+                gaps = np.diff(positions, prepend=-1)
+                smallest = np.min_scalar_type(int(gaps.max(initial=0)))
+                arrays[f"gaps_{layer}"] = gaps.astype(smallest)
+        with atomic_write(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def __repr__(self) -> str:
+        return (
+            f"MLP({self.sizes}, activation={self.activation!r}, dtype={self.dtype.name!r}, loss={self.loss!r}, "
+            f"live={self.live_weights}/{self.total_weights})"
+        )
+
+    def _known_loss(self) -> str:
+        if self.loss is None:
+            raise ValueError("network: expected a trained network or MLP(..., loss=...), got one that has no loss yet")
+        return self.loss
+
+    def _split_weights(self, vector: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Views of the layers' weights, (fan_out, fan_in) each, in a vector laid out as the parameters are."""
+        shapes = [(fan_out, fan_in) for fan_in, fan_out in pairwise(self.sizes)]
+        bounds = pairwise(self.layout.weights)
+        return [vector[low:high].reshape(shape) for (low, high), shape in zip(bounds, shapes, strict=True)]
+
+
+def load(path: str | os.PathLike[str]) -> MLP:
+    """Read a network that `MLP.save` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+        Name of the file.
+
+    Returns
+    -------
+    MLP
+        With the weights, masks and settings it was saved with.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is not one of fastprune's, truncated, or damaged.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import fastprune as fp
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "net.npz")
+    ...     fp.MLP([4, 3, 2]).save(path)
+    ...     fp.load(path)
+    MLP([4, 3, 2], activation='relu', dtype='float32', loss=None, live=18/18)
+    """
+    expected = "a network saved by fastprune"
+    if not Path(path).is_file():
+        raise ValueError(f"path: expected {expected}, got {os.fspath(path)!r}, which is no file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _from_arrays({name: file[name] for name in file.files})
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"path: expected {expected}, got {os.fspath(path)!r} ({error})") from error
+
+
+def lanes_for(count: int) -> int:
+    """Lanes of the tiles for batches of `count` samples: a multiple of 16, at most 64."""
+    return min(LANES, -(-count // STEP) * STEP)
+
+
+def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:
+    """The network of a file's arrays; any fault is a ValueError, KeyError or TypeError."""
+    if arrays["fastprune_format"] != _FORMAT:
+        raise ValueError(f"format {arrays['fastprune_format']}, this version reads {_FORMAT}")
+    network = MLP(**json.loads(str(arrays["settings"])))
+    first_bias = network.layout.biases[0]
+    network.values[first_bias:] = _stored(arrays, "biases", network.values.size - first_bias, network.dtype)
+    for layer, (low, high) in enumerate(pairwise(network.layout.weights)):
+        values, live = network.values[low:high], network.live[low:high]
+        if f"gaps_{layer}" not in arrays:
+            values[:] = _stored(arrays, f"weights_{layer}", values.size, network.dtype)
+            continue
+        positions = np.cumsum(arrays[f"gaps_{layer}"], dtype=np.int64) - 1
+        if positions.size and (arrays[f"gaps_{layer}"].min() < 1 or positions[-1] >= values.size):
+            raise ValueError(f"gaps_{layer} lead out of the layer")
+        values[:], live[:] = 0, 0
+        values[positions] = _stored(arrays, f"weights_{layer}", positions.size, network.dtype)
+        live[positions] = 1
+    return network
+
+
+def _stored(arrays: dict[str, npt.NDArray[Any]], name: str, size: int, dtype: np.dtype[Any]) -> Floats:
+    array = arrays[name]
+    if array.shape != (size,) or array.dtype != dtype or not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite {dtype} ({size},), got {array.dtype} {array.shape}")
+    return array
+
+
+def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = None
+    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
+    return result
+
+
+def _layout(sizes: list[int], activation: int) -> Layout:
+    shapes = list(pairwise(sizes))
+    weights = np.cumsum([0] + [fan_in * fan_out for fan_in, fan_out in shapes], dtype=np.int64)
+    rows = np.cumsum([0] + sizes[1:], dtype=np.int64)
+    return Layout(np.array(sizes, np.int64), weights, weights[-1] + rows, rows, activation)
+
+
+def _initial(shape: tuple[int, ...], initialization: str | float, rng: np.random.Generator) -> Floats:
+    fan_out, fan_in = shape
+    if initialization == "glorot":
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        return rng.uniform(-bound, bound, shape)
+    sigma = (2 / fan_in) ** 0.5 if isinstance(initialization, str) else initialization
+    return rng.normal(0, sigma, shape)

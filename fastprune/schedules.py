@@ -1,0 +1,221 @@
+"""When how much is pruned, and how the learning rate falls: pure functions of the round and of the progress.
+
+A schedule is a sequence of numbers, one a round: a class of this module, or any list or tuple. What the number means
+is the rule's business (see `fastprune.Pruner`): a percentile, a quality, a sparsity.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from fastprune import check
+
+
+class Schedule(Sequence[float]):
+    """Base of the schedules: a sequence that computes its items."""
+
+    rounds: int
+
+    def at(self, round: int) -> float:
+        """The number of round `round`, 0 <= round < rounds."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.rounds
+
+    @overload
+    def __getitem__(self, round: int) -> float: ...
+
+    @overload
+    def __getitem__(self, round: slice) -> list[float]: ...
+
+    def __getitem__(self, round: int | slice) -> float | list[float]:
+        if isinstance(round, slice):
+            return [self.at(i) for i in range(*round.indices(self.rounds))]
+        return self.at(range(self.rounds)[round])
+
+    def __iter__(self) -> Iterator[float]:
+        return map(self.at, range(self.rounds))
+
+
+@dataclass(frozen=True)
+class PercentileRamp(Schedule):
+    """A percentile that grows from round to round: q[i+1] = q[i] + delta * i, never above 100.
+
+    Parameters
+    ----------
+    q : float
+        Percentile of the first round, in [0, 100]; the second round has the same one.
+    delta : float, default 0.0
+        What the step from one round to the next grows by each time, at least 0. With 0 each round has the same q.
+    rounds : int
+        Number of rounds.
+
+    Examples
+    --------
+    >>> from fastprune.schedules import PercentileRamp
+    >>> list(PercentileRamp(q=20.0, delta=5.0, rounds=5))
+    [20.0, 20.0, 25.0, 35.0, 50.0]
+    """
+
+    q: float
+    delta: float = 0.0
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        check.number("q", self.q, "[0, 100]")
+        check.number("delta", self.delta, "[0, inf)")
+        check.integer("rounds", self.rounds, 1)
+
+    def at(self, round: int) -> float:
+        """The percentile of round `round`, in closed form."""
+        return min(100.0, self.q + self.delta * (round * (round - 1) // 2))
+
+
+@dataclass(frozen=True)
+class ConstantSparsity(Schedule):
+    """The same sparsity each round: all is pruned in the first one, and the others retrain.
+
+    Parameters
+    ----------
+    target_sparsity : float
+        Fraction of all weights that is pruned, in [0, 1).
+    rounds : int, default 1
+        Number of rounds.
+
+    Examples
+    --------
+    >>> from fastprune.schedules import ConstantSparsity
+    >>> list(ConstantSparsity(0.9, rounds=2))
+    [0.9, 0.9]
+    """
+
+    target_sparsity: float
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        check.number("target_sparsity", self.target_sparsity, "[0, 1)")
+        check.integer("rounds", self.rounds, 1)
+
+    def at(self, round: int) -> float:
+        """The target."""
+        return self.target_sparsity
+
+
+@dataclass(frozen=True)
+class PolynomialDecay(Schedule):
+    """Density that falls as a polynomial; cubic unless said (Zhu and Gupta 2017, equation 1), linear with power 1.
+
+    s[i] = final + (initial - final) * (1 - (i + 1) / rounds) ** power: the first round prunes, the last one reaches
+    `final_sparsity`.
+
+    Parameters
+    ----------
+    initial_sparsity, final_sparsity : float
+        Sparsity before the first round and after the last, 0 <= initial <= final < 1.
+    rounds : int
+        Number of rounds.
+    power : float, default 3
+        Degree of the polynomial, above 0.
+
+    Examples
+    --------
+    >>> from fastprune.schedules import PolynomialDecay
+    >>> list(PolynomialDecay(0.0, 0.96, rounds=2))
+    [0.84, 0.96]
+    """
+
+    initial_sparsity: float
+    final_sparsity: float
+    rounds: int
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        _check_span(self.initial_sparsity, self.final_sparsity, self.rounds)
+        check.number("power", self.power, "(0, inf)")
+
+    def at(self, round: int) -> float:
+        """The sparsity of round `round`."""
+        remaining = (1 - (round + 1) / self.rounds) ** self.power
+        return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * remaining
+
+
+@dataclass(frozen=True)
+class LinearSparsity(Schedule):
+    """Sparsity that grows by the same amount each round, from `initial_sparsity` to `final_sparsity`.
+
+    Parameters
+    ----------
+    initial_sparsity, final_sparsity : float
+        Sparsity before the first round and after the last, 0 <= initial <= final < 1.
+    rounds : int
+        Number of rounds.
+
+    Examples
+    --------
+    >>> from fastprune.schedules import LinearSparsity
+    >>> list(LinearSparsity(0.0, 0.75, rounds=3))
+    [0.25, 0.5, 0.75]
+    """
+
+    initial_sparsity: float
+    final_sparsity: float
+    rounds: int
+
+    def __post_init__(self) -> None:
+        _check_span(self.initial_sparsity, self.final_sparsity, self.rounds)
+
+    def at(self, round: int) -> float:
+        """The sparsity of round `round`."""
+        return self.initial_sparsity + (self.final_sparsity - self.initial_sparsity) * (round + 1) / self.rounds
+
+
+@dataclass(frozen=True)
+class GeometricDecay(Schedule):
+    """Density that falls by the same factor each round: each prunes one fraction of what is still live.
+
+    Parameters
+    ----------
+    initial_sparsity, final_sparsity : float
+        Sparsity before the first round and after the last, 0 <= initial <= final < 1.
+    rounds : int
+        Number of rounds.
+
+    Examples
+    --------
+    >>> from fastprune.schedules import GeometricDecay
+    >>> list(GeometricDecay(0.0, 0.9375, rounds=4))
+    [0.5, 0.75, 0.875, 0.9375]
+    """
+
+    initial_sparsity: float
+    final_sparsity: float
+    rounds: int
+
+    def __post_init__(self) -> None:
+        _check_span(self.initial_sparsity, self.final_sparsity, self.rounds)
+
+    def at(self, round: int) -> float:
+        """The sparsity of round `round`."""
+        ratio = (1 - self.final_sparsity) / (1 - self.initial_sparsity)
+        return 1 - (1 - self.initial_sparsity) * ratio ** ((round + 1) / self.rounds)
+
+
+def _check_span(initial_sparsity: float, final_sparsity: float, rounds: int) -> None:
+    check.number("initial_sparsity", initial_sparsity, "[0, 1)")
+    check.number("final_sparsity", final_sparsity, f"[{initial_sparsity}, 1)")
+    check.integer("rounds", rounds, 1)
+
+
+LEARNING_RATES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "step": lambda progress: 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+}
+"""Factor of the learning rate by the part of the training that is done, in [0, 1); evaluated at each step.
+
+`step` divides by 10 at one half and again at three quarters (He et al. 2016); `cosine` is one period of Loshchilov
+and Hutter 2017 without restarts.
+"""
