@@ -1,3 +1,29 @@
+"""Train neural networks on the CPU, prune their small weights, retrain, repeat."""
+
 from fastprune import schedules
+from fastprune.datasets import Dataset, load_dataset, make_binary_images
 from fastprune.network import MLP, load
-from fastprune.trainer import Trainer
+from fastprune.pruner import Event, Pruner, PruneRecord, RoundRecord, Scores
+from fastprune.trainer import DivergenceError, Epoch, Evaluation, History, Progress, Trainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "Dataset",
+    "DivergenceError",
+    "Epoch",
+    "Evaluation",
+    "Event",
+    "History",
+    "Progress",
+    "PruneRecord",
+    "Pruner",
+    "RoundRecord",
+    "Scores",
+    "Trainer",
+    "load",
+    "load_dataset",
+    "make_binary_images",
+    "schedules",
+]

@@ -124,6 +124,11 @@ class MLP:
         return [live.astype(np.bool_) for live in self._split_weights(self.live)]
 
     @property
+    def layer_sizes(self) -> list[int]:
+        """Number of weights of each layer, live or pruned."""
+        return [high - low for low, high in pairwise(self.layout.weights.tolist())]
+
+    @property
     def total_weights(self) -> int:
         """Number of weights W, live or pruned; biases are not counted."""
         return int(self.layout.biases[0])
@@ -146,8 +151,7 @@ class MLP:
     @property
     def layer_sparsity(self) -> list[float]:
         """Fraction of each layer's weights that is pruned, in [0, 1]."""
-        sizes = np.diff(self.layout.weights)
-        return [1 - live / int(size) for live, size in zip(self.layer_live_weights, sizes, strict=True)]
+        return [1 - live / size for live, size in zip(self.layer_live_weights, self.layer_sizes, strict=True)]
 
     @property
     def compression(self) -> float:

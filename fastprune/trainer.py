@@ -352,18 +352,17 @@ class Trainer:
         loss = self.network.loss or check.infer_loss("y", y, self.network.sizes[-1])
         return self._evaluate(self._samples("x", "y", x, y, loss), loss)
 
-    def prune(self, removed: npt.NDArray[np.uint8]) -> None:
+    def prune(self, removed: npt.NDArray[np.int64]) -> None:
         """Remove weights: value, mask and optimizer state become exactly 0, for good.
 
         Parameters
         ----------
-        removed : ndarray of uint8 (W,)
-            1 for each weight to remove, in the order of `MLP.values`.
+        removed : ndarray of int64 (n,)
+            Positions in `MLP.values` of the weights to remove.
         """
-        weights = self.network.total_weights
-        where = np.flatnonzero(removed)
         for vector in self._state():
-            vector[:weights][where[: vector.size]] = 0
+            if vector.size:  # SGD keeps no squares
+                vector[removed] = 0
 
     def snapshot(self) -> State:
         """Copies of all that training and pruning change: parameters, masks and optimizer state."""

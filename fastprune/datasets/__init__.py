@@ -1,0 +1,7 @@
+"""Data to train on: two built-in sets, MNIST, and files of the user's own."""
+
+from fastprune.datasets.binary_images import make_binary_images
+from fastprune.datasets.dataset import Dataset
+from fastprune.datasets.loading import load_dataset
+
+__all__ = ["Dataset", "load_dataset", "make_binary_images"]

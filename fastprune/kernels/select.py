@@ -56,26 +56,22 @@ def percentile(scores: Floats, q: float) -> float:
 
 
 @kernel
-def mark_smallest(marks: Bytes, scratch: Floats, scores: Floats, candidates: Bytes, count: int) -> None:
-    """marks = 1 at the `count` candidates with the smallest scores, equal ones in order of their index, else 0.
+def mark_smallest(marks: Bytes, scratch: Floats, scores: Floats, count: int) -> None:
+    """marks = 1 at the `count` smallest scores, equal ones in order of their index, and 0 elsewhere.
 
-    All (n,); scratch is overwritten; count is at most the number of candidates.
+    All (n,); scratch is overwritten; 0 <= count <= n.
     """
-    found = 0
-    for i in range(scores.size):
-        marks[i] = 0
-        if candidates[i]:
-            scratch[found] = scores[i]
-            found += 1
+    marks[:] = 0
     if count == 0:
         return
-    threshold = partition(scratch[:found], count - 1)
+    scratch[:] = scores
+    threshold = partition(scratch, count - 1)
     spare = count
     for i in range(scores.size):
-        if candidates[i] and scores[i] < threshold:
+        if scores[i] < threshold:
             marks[i] = 1
             spare -= 1
     for i in range(scores.size):
-        if spare > 0 and candidates[i] and scores[i] == threshold:
+        if spare > 0 and scores[i] == threshold:
             marks[i] = 1
             spare -= 1

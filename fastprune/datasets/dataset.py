@@ -1,0 +1,53 @@
+"""What every loader returns."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from fastprune.kernels.layout import Floats
+
+_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test samples with their labels.
+
+    Attributes
+    ----------
+    name : str
+        Where it comes from.
+    x_train, x_test : ndarray of float32 (N, F)
+        Samples.
+    y_train, y_test : ndarray (N,)
+        int64 classes from 0, or float32 values; a user's own file may also hold (N, K).
+    """
+
+    name: str
+    x_train: Floats
+    y_train: npt.NDArray[Any]
+    x_test: Floats
+    y_test: npt.NDArray[Any]
+
+    @classmethod
+    def split(cls, name: str, x: Floats, y: npt.NDArray[Any]) -> Self:
+        """Take every fifth sample (the last of each five) for the test set, in the given order: a fixed split."""
+        test = np.arange(len(x)) % _EVERY == _EVERY - 1
+        return cls(name, x[~test], y[~test], x[test], y[test])
+
+    @property
+    def features(self) -> int:
+        """Number of input features F."""
+        return int(self.x_train.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        """Outputs a network needs for the labels: 1 for two classes or a single value, else one a class or value."""
+        if self.y_train.ndim == 2:
+            return int(self.y_train.shape[1])
+        if self.y_train.dtype.kind == "f":
+            return 1
+        classes = int(max(self.y_train.max(), self.y_test.max())) + 1
+        return classes if classes > 2 else 1

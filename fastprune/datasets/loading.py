@@ -1,0 +1,128 @@
+"""From a name to a data set."""
+
+import os
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastprune.datasets.binary_images import make_binary_images
+from fastprune.datasets.dataset import Dataset
+from fastprune.datasets.mnist import load_mnist
+from fastprune.kernels.layout import Floats
+
+_KEYS = {"x_train", "y_train", "x_test", "y_test"}
+
+
+def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+    """Load a data set by its name, or from a file.
+
+    Parameters
+    ----------
+    name : str or path
+        "digits": 1,797 handwritten digits of 8x8 pixels in [0, 1], ten classes, shipped with the package (UCI Optical
+        Recognition of Handwritten Digits); every fifth sample is in the test set, which makes 1,438 and 359.
+
+        "mnist": 60,000 and 10,000 handwritten digits of 28x28 pixels in [0, 1]. The four IDX files, plain or gzipped,
+        are taken from `data_dir`, else from the folder that the environment variable FASTPRUNE_DATA names, else from
+        the user's cache, else downloaded into it (extra `download`). Their content is checked by SHA-256.
+
+        "binary_images": what `make_binary_images()` makes.
+
+        A path ending in `.npz`: arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`, of which every fifth
+        sample is tested on. A path ending in `.csv`: comma-separated numbers, with or without a header line, the label
+        in the last column; every fifth row is tested on. Whole numbers as labels are classes from 0, others are values
+        to meet. Features are taken as they are: training wants them scaled to about 1.
+    data_dir : str or path, optional
+        Folder of the MNIST files.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set or file, or the file is not as described, truncated or damaged.
+
+    Examples
+    --------
+    >>> import fastprune as fp
+    >>> data = fp.load_dataset("digits")
+    >>> data.x_train.shape, data.y_train.shape, data.x_test.shape
+    ((1438, 64), (1438,), (359, 64))
+    """
+    if name == "digits":
+        with np.load(Path(__file__).with_name("digits.npz")) as file:
+            return Dataset.split("digits", file["x"].astype(np.float32) / 16, file["y"].astype(np.int64))
+    if name == "mnist":
+        return load_mnist(data_dir)
+    if name == "binary_images":
+        return make_binary_images()
+    expected = "'digits', 'mnist', 'binary_images' or a path ending in .npz or .csv"
+    if not isinstance(name, str | os.PathLike) or Path(name).suffix not in (".npz", ".csv"):
+        raise ValueError(f"name: expected {expected}, got {name!r}")
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f"name: expected {expected}, got {os.fspath(path)!r}, which is no file")
+    try:
+        return _from_npz(path) if path.suffix == ".npz" else _from_csv(path)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"name: expected a data set, got {os.fspath(path)!r}: {error}") from error
+
+
+def _from_npz(path: Path) -> Dataset:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    if arrays.keys() >= _KEYS:
+        train = _samples(arrays["x_train"], arrays["y_train"])
+        test = _samples(arrays["x_test"], arrays["y_test"])
+        if train[0].shape[1] != test[0].shape[1]:
+            raise ValueError(f"x_test: expected {train[0].shape[1]} features, got {test[0].shape[1]}")
+        return Dataset(path.stem, *train, *test)
+    if arrays.keys() >= {"x", "y"}:
+        return _split(path, arrays["x"], arrays["y"])
+    raise ValueError(f"expected arrays x_train, y_train, x_test, y_test, or x and y, got {', '.join(arrays) or 'none'}")
+
+
+def _from_csv(path: Path) -> Dataset:
+    with path.open(encoding="utf-8") as file:
+        header = not _is_row(file.readline())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no data is said below
+        table = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2, encoding="utf-8")
+    if table.shape[1] < 2:
+        raise ValueError(f"expected at least one feature and a label in each row, got {table.shape[1]} columns")
+    labels = table[:, -1]
+    return _split(path, table[:, :-1], labels.astype(np.int64) if (labels == np.round(labels)).all() else labels)
+
+
+def _is_row(line: str) -> bool:
+    try:
+        [float(field) for field in line.split(",")]
+    except ValueError:
+        return False
+    return True
+
+
+def _split(path: Path, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Dataset:
+    x, y = _samples(x, y)
+    if len(x) < 5:
+        raise ValueError(f"expected at least 5 samples, to keep every fifth for the test set, got {len(x)}")
+    return Dataset.split(path.stem, x, y)
+
+
+def _samples(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[Any]]:
+    """Samples flattened to (N, F) float32, labels as int64 or float32; refused if they do not fit together."""
+    if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.size == 0:
+        raise ValueError(f"expected samples (N, ...) and as many labels, got shapes {x.shape} and {y.shape}")
+    for name, array in (("x", x), ("y", y)):
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers, got {array.dtype} or NaN or infinity among them")
+    if y.dtype.kind != "f" and y.min() < 0:
+        raise ValueError(f"y: expected classes from 0, got {y.min()}")
+    return x.reshape(len(x), -1).astype(np.float32), y.astype(np.float32 if y.dtype.kind == "f" else np.int64)

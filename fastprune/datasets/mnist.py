@@ -1,0 +1,97 @@
+"""MNIST: the four IDX files from a folder, or downloaded into the user's cache."""
+
+import gzip
+import hashlib
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastprune.datasets.dataset import Dataset
+from fastprune.files import atomic_write
+
+# SHA-256 of the decompressed bytes: copies differ in how they are compressed.
+DIGESTS = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+MIRRORS = [
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+]
+_TIMEOUT = 30  # seconds without an answer
+
+
+def load_mnist(data_dir: str | os.PathLike[str] | None) -> Dataset:
+    """Load MNIST from `data_dir`, else from the folder FASTPRUNE_DATA names, else from the cache or the network."""
+    folder = data_dir if data_dir is not None else os.environ.get("FASTPRUNE_DATA")
+    source = "data_dir" if data_dir is not None else "FASTPRUNE_DATA"
+    arrays = [_array(_cached(name) if folder is None else _found(name, source, Path(folder))) for name in DIGESTS]
+    x_train, y_train, x_test, y_test = arrays
+    return Dataset("mnist", _scaled(x_train), y_train.astype(np.int64), _scaled(x_test), y_test.astype(np.int64))
+
+
+def _scaled(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def _found(name: str, source: str, folder: Path) -> bytes:
+    """The decompressed bytes of a file in the user's folder."""
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return _decompressed(name, source, path)
+    raise ValueError(f"{source}: expected the MNIST files, got a folder {os.fspath(folder)!r} without {name}[.gz]")
+
+
+def _cached(name: str) -> bytes:
+    """The decompressed bytes of a file in the user's cache, downloaded if it is not there."""
+    try:
+        import pooch
+    except ImportError:
+        raise ValueError(
+            "data_dir: expected a folder with the MNIST files (or FASTPRUNE_DATA), got none, and downloading them "
+            'needs an extra: pip install "fastprune[download]"'
+        ) from None
+    path = Path(pooch.os_cache("fastprune")) / f"{name}.gz"
+    if path.is_file():
+        return _decompressed(name, "cache", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for mirror in MIRRORS:
+        try:
+            with atomic_write(path) as file:
+                download = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT)
+                download(f"{mirror}{name}.gz", file, None)
+                file.flush()
+                return _decompressed(name, "download", Path(file.name))
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors
+            failures.append(f"{mirror}: {error}")
+    raise ValueError(f"data_dir: expected MNIST from a mirror, got {'; '.join(failures)}")
+
+
+def _decompressed(name: str, source: str, path: Path) -> bytes:
+    """The file's bytes, gunzipped if need be, if they are the right ones."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{source}: expected MNIST's {name}, got {os.fspath(path)!r} ({error})") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != DIGESTS[name]:
+        raise ValueError(
+            f"{source}: expected MNIST's {name} (SHA-256 {DIGESTS[name][:12]}...), got {os.fspath(path)!r} with "
+            f"SHA-256 {digest[:12]}..."
+        )
+    return content
+
+
+def _array(content: bytes) -> npt.NDArray[np.uint8]:
+    """The unsigned bytes of an IDX file: two zeros, type 8, the number of dimensions, their sizes, the data."""
+    shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)

@@ -1,0 +1,402 @@
+"""One round of pruning, and the loop of rounds that survives a collapse."""
+
+import numbers
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy.typing as npt
+
+from fastprune import check
+from fastprune.rules import RULES, SCOPES, Amount, count_for, select
+from fastprune.trainer import Callback, DivergenceError, Evaluation, LabelledSet, Trainer
+
+RETRY = 0.1  # times the learning rate, for the second attempt of a round whose retraining failed
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a reader of the record should know; `layer` is None where it concerns the whole network.
+
+    Kinds: "nothing removed" (the prune changed no mask), "kept more than asked" (`min_keep` held weights back),
+    "layer emptied" (its last live weight went), "restored" (retraining ended worse than its best state, which was
+    restored), "diverged" and "collapsed" (an attempt at retraining failed), "failed" (the second attempt failed too:
+    the network is the previous round's).
+    """
+
+    kind: str
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.layer is None else f"{self.kind} (layer {self.layer})"
+
+
+@dataclass(frozen=True)
+class PruneRecord:
+    """What one prune asked for and what it did. Sparsities are fractions pruned, biases never counted.
+
+    Attributes
+    ----------
+    rule, scope : str
+        As given to the pruner.
+    requested : float or dict
+        The number of the rule: q, quality or sparsity.
+    requested_sparsity : float or None
+        The sparsity of all weights that this stands for; None for "std", and for numbers by layer.
+    sparsity : float
+        Achieved, of all weights.
+    prunable_sparsity : float
+        Achieved, of the layers that are not ignored: the seed program's "parameter pruning degree", there in percent.
+    layer_sparsity : tuple of float
+        Achieved, layer by layer.
+    removed, live : int
+        Weights that went, and that are left.
+    events : tuple of Event
+        What else there is to know.
+    """
+
+    rule: str
+    scope: str
+    requested: Amount
+    requested_sparsity: float | None
+    sparsity: float
+    prunable_sparsity: float
+    layer_sparsity: tuple[float, ...]
+    removed: int
+    live: int
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Evaluations of one state of the network; None for a set that was not given."""
+
+    train: Evaluation
+    validation: Evaluation | None
+    test: Evaluation | None
+
+
+@dataclass(frozen=True)
+class RoundRecord(PruneRecord):
+    """One round: the prune, and the retraining after it.
+
+    Attributes
+    ----------
+    round : int
+        Its number, from 0.
+    before, after : Scores or None
+        Of the pruned network, before and after retraining. `after` is None while the round is not over and where
+        retraining diverged; in a failed round it tells how the last attempt ended.
+    learning_rate : float or None
+        Of the retraining that counts; None while the round is not over.
+    epochs : int
+        Epochs of retraining, all attempts together.
+    seconds : float
+        Wall time of retraining, all attempts together.
+    failed : bool
+        Whether the round was given up and the network is the previous round's.
+    """
+
+    round: int
+    before: Scores
+    after: Scores | None = None
+    learning_rate: float | None = None
+    epochs: int = 0
+    seconds: float = 0.0
+    failed: bool = False
+
+
+class Pruner:
+    """Prunes a trainer's network by magnitude, round by round, and retrains it.
+
+    Masks multiply up: what was pruned stays pruned.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Its network is pruned, and its settings retrain.
+    schedule : sequence of float
+        The number of each round, from `fastprune.schedules` or any list. Numbers may also be dicts {layer: number},
+        in scope "layer": layers not named are left alone.
+    rule : {"sparsity", "percentile", "std"}, default "sparsity"
+        "sparsity": of W weights, exactly W - floor(sparsity * W + 1/2) stay live; W counts all weights of the network,
+        those of ignored layers too, and the number is in [0, 1). In scope "layer" all prunable layers end at the same
+        sparsity, give or take one weight, unless one is already past it. "percentile": the threshold is the q-th
+        percentile, q in [0, 100], of the live weights' absolute values. "std": it is quality, at least 0, times the
+        standard deviation of the live weights (Han et al. 2015, section 3). Both remove all that is not above the
+        threshold, no more and no less: even q = 0 removes the smallest weight, and q = 100 all of them. An empty
+        set's threshold is 0.
+    scope : {"layer", "global"}, default "layer"
+        Whether each layer is ranked alone, or all weights together.
+    ignored_layers : iterable of int, default ()
+        Layers that are not pruned, from 0; -1 is the output layer.
+    min_keep : int, default 0
+        Live weights that each layer keeps at least (all it has, if these are fewer). In scope "global" an exact count
+        stays exact, and the next smallest weights go instead; otherwise the layer removes less, and the record says so.
+
+    Attributes
+    ----------
+    round : int
+        Number of rounds done: the next round's number.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as described, or ignored layers put a sparsity of the schedule out of reach.
+
+    Examples
+    --------
+    >>> import fastprune as fp
+    >>> data = fp.load_dataset("digits")
+    >>> trainer = fp.Trainer(fp.MLP([64, 32, 10]), batch_size=64)
+    >>> _ = trainer.fit(data.x_train, data.y_train, epochs=10)
+    >>> pruner = fp.Pruner(trainer, rule="sparsity", schedule=[0.5, 0.8])
+    >>> history = pruner.run(data.x_train, data.y_train, epochs=5, test=(data.x_test, data.y_test))
+    >>> [round(record.sparsity, 3) for record in history]
+    [0.5, 0.8]
+    >>> history[-1].after.test.accuracy > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        *,
+        schedule: Sequence[Amount],
+        rule: str = "sparsity",
+        scope: str = "layer",
+        ignored_layers: Iterable[int] = (),
+        min_keep: int = 0,
+    ) -> None:
+        if not isinstance(trainer, Trainer):
+            raise ValueError(f"trainer: expected a Trainer, got {type(trainer).__name__}")
+        self.trainer = trainer
+        self.rule = check.one_of("rule", rule, RULES)
+        self.scope = check.one_of("scope", scope, SCOPES)
+        self.min_keep = check.integer("min_keep", min_keep, 0)
+        count = trainer.network.layers
+        self.ignored_layers = sorted({_layer("ignored_layers", layer, count) for layer in ignored_layers})
+        self.prunable_layers = [layer for layer in range(count) if layer not in self.ignored_layers]
+        if not self.prunable_layers:
+            raise ValueError(f"ignored_layers: expected to leave a layer to prune, got all {count}")
+        if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not len(schedule):
+            raise ValueError(f"schedule: expected a sequence of at least one number, got {schedule!r}")
+        for number, amount in enumerate(schedule):
+            self._checked(f"schedule[{number}]", self.rule, amount)
+        self.schedule = schedule
+        self.round = 0
+
+    def step(
+        self, *, q: Amount | None = None, quality: Amount | None = None, sparsity: Amount | None = None
+    ) -> PruneRecord:
+        """Prune once, without retraining.
+
+        Parameters
+        ----------
+        q, quality, sparsity : float or {layer: float}, optional
+            The number, for the rule "percentile", "std" or "sparsity", whatever the pruner's own rule is; at most one
+            of them. With none, the schedule's next number is taken, and `round` goes up.
+
+        Returns
+        -------
+        PruneRecord
+
+        Raises
+        ------
+        ValueError
+            If an argument is not as described, a sparsity is out of reach, or the schedule is used up. Nothing is then
+            changed.
+        """
+        given = {"percentile": q, "std": quality, "sparsity": sparsity}
+        chosen = {rule: amount for rule, amount in given.items() if amount is not None}
+        if len(chosen) > 1:
+            names = ", ".join(RULES[rule].keyword for rule in chosen)
+            raise ValueError(f"step: expected one number at the most, got {names}")
+        for rule, amount in chosen.items():
+            return self._prune(rule, self._checked(RULES[rule].keyword, rule, amount))
+        if self.round >= len(self.schedule):
+            raise ValueError(f"schedule: expected a number for round {self.round}, got {len(self.schedule)} rounds")
+        record = self._prune(self.rule, self._checked("schedule", self.rule, self.schedule[self.round]))
+        self.round += 1
+        return record
+
+    def run(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        epochs: int,
+        *,
+        learning_rate: float | None = None,
+        validation: LabelledSet | None = None,
+        test: LabelledSet | None = None,
+        callback: Callback | None = None,
+        on_round: Callable[[RoundRecord], None] | None = None,
+    ) -> list[RoundRecord]:
+        """Prune and retrain for each number of the schedule that is left.
+
+        A retraining that collapses (see `Evaluation.collapsed`) or diverges is undone and tried once more from the
+        pruned weights, at a tenth of the learning rate. If that fails too, so has the round: the network goes back
+        to the end of the round before, and the loop ends.
+
+        Parameters
+        ----------
+        x, y : array_like
+            Training set, as for `Trainer.fit`.
+        epochs : int
+            Epochs of retraining each round, at least 0.
+        learning_rate : float, optional
+            Of retraining; the trainer's, if not given. The paper retrains LeNet with a tenth of it.
+        validation : (x, y), optional
+            A held-out set: chooses the best state of each retraining, as in `Trainer.fit`, and is evaluated.
+        test : (x, y), optional
+            A test set. It is only ever evaluated.
+        callback : callable, optional
+            Given to `Trainer.fit`.
+        on_round : callable, optional
+            Called with the record twice a round: once pruned, when `after` is still None, and once retrained.
+
+        Returns
+        -------
+        list of RoundRecord
+            One a round; if a round failed, it is the last.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not as described.
+        """
+        trainer = self.trainer
+        rate = trainer.learning_rate if learning_rate is None else learning_rate
+        rate = check.number("learning_rate", rate, "(0, inf)")
+        epochs = check.integer("epochs", epochs, 0)
+        history: list[RoundRecord] = []
+
+        def scores(train: Evaluation | None = None) -> Scores:
+            return Scores(
+                train or trainer.evaluate(x, y),
+                None if validation is None else trainer.evaluate(*validation),
+                None if test is None else trainer.evaluate(*test),
+            )
+
+        scores()  # finds bad arguments before anything is pruned
+        while self.round < len(self.schedule):
+            previous = trainer.snapshot()
+            number = self.round
+            pruned = self.step()
+            start = trainer.snapshot()
+            record = RoundRecord(**vars(pruned), round=number, before=scores())
+            if on_round is not None:
+                on_round(record)
+            for attempt in (rate, rate * RETRY):
+                record = self._retrain(record, x, y, epochs, attempt, validation, callback, scores)
+                if not record.failed:
+                    break
+                trainer.restore(start)
+            else:
+                trainer.restore(previous)
+                self.round = number
+                record = replace(record, events=(*record.events, Event("failed")))
+            history.append(record)
+            if on_round is not None:
+                on_round(record)
+            if record.failed:
+                break
+        return history
+
+    def _retrain(
+        self,
+        record: RoundRecord,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        epochs: int,
+        rate: float,
+        validation: LabelledSet | None,
+        callback: Callback | None,
+        scores: Callable[[Evaluation], Scores],
+    ) -> RoundRecord:
+        """The record after one attempt at retraining."""
+        started = time.perf_counter()
+        events, made = list(record.events), 0
+        after = None
+        try:
+            history = self.trainer.fit(x, y, epochs, learning_rate=rate, validation=validation, callback=callback)
+        except DivergenceError:
+            events.append(Event("diverged"))
+        else:
+            made, after = len(history.epochs), scores(history.train)
+            if history.restored:
+                events.append(Event("restored"))
+            if history.train.collapsed:
+                events.append(Event("collapsed"))
+        return replace(
+            record,
+            after=after,
+            learning_rate=rate,
+            epochs=record.epochs + made,
+            seconds=record.seconds + time.perf_counter() - started,
+            failed=after is None or after.train.collapsed,
+            events=tuple(events),
+        )
+
+    def _prune(self, rule: str, amount: Amount) -> PruneRecord:
+        network = self.trainer.network
+        before = network.layer_live_weights
+        removed, held_back = select(network, rule, amount, self.scope, self.prunable_layers, self.min_keep)
+        self.trainer.prune(removed)
+        after = network.layer_live_weights
+
+        events = [Event("nothing removed")] if removed.size == 0 else []
+        events += [Event("kept more than asked", layer) for layer in held_back]
+        emptied = [layer for layer in range(network.layers) if after[layer] == 0 < before[layer]]
+        events += [Event("layer emptied", layer) for layer in emptied]
+        live = sum(after[layer] for layer in self.prunable_layers)
+        return PruneRecord(
+            rule=rule,
+            scope=self.scope,
+            requested=amount,
+            requested_sparsity=self._requested_sparsity(rule, amount, before),
+            sparsity=network.sparsity,
+            prunable_sparsity=1 - live / sum(network.layer_sizes[layer] for layer in self.prunable_layers),
+            layer_sparsity=tuple(network.layer_sparsity),
+            removed=int(removed.size),
+            live=sum(after),
+            events=tuple(events),
+        )
+
+    def _requested_sparsity(self, rule: str, amount: Amount, live: list[int]) -> float | None:
+        if isinstance(amount, Mapping) or rule == "std":
+            return None
+        if rule == "sparsity":
+            return amount
+        asked = amount / 100 * sum(live[layer] for layer in self.prunable_layers)
+        return 1 - (sum(live) - asked) / self.trainer.network.total_weights
+
+    def _checked(self, name: str, rule: str, amount: Amount) -> Amount:
+        """`amount`, if the rule can take it and every layer it names can be pruned."""
+        interval = RULES[rule].interval
+        if not isinstance(amount, Mapping):
+            number = check.number(name, amount, interval)
+            weights = self.trainer.network.total_weights
+            prunable = sum(self.trainer.network.layer_sizes[layer] for layer in self.prunable_layers)
+            if rule == "sparsity" and count_for(number, weights) > prunable:
+                raise ValueError(
+                    f"{name}: expected a sparsity of all weights of at most {prunable / weights:.6g}, which is the "
+                    f"share of the layers that are not ignored, got {amount!r}"
+                )
+            return number
+        if self.scope != "layer":
+            raise ValueError(f"{name}: expected one number in scope {self.scope!r}, got {amount!r}")
+        checked = {}
+        for layer, value in amount.items():
+            index = _layer(name, layer, self.trainer.network.layers)
+            if index in self.ignored_layers:
+                raise ValueError(f"{name}: expected layers that are not ignored, got layer {layer}")
+            checked[index] = check.number(f"{name}[{layer}]", value, interval)
+        return checked
+
+
+def _layer(name: str, layer: int, count: int) -> int:
+    """Number of the layer, from 0; negative ones count from the end."""
+    if isinstance(layer, bool) or not isinstance(layer, numbers.Integral) or not -count <= layer < count:
+        raise ValueError(f"{name}: expected layers in {-count} .. {count - 1}, got {layer!r}")
+    return int(layer) % count
