@@ -83,7 +83,7 @@ class RoundRecord(PruneRecord):
     Attributes
     ----------
     round : int
-        Its number, from 0.
+        Its number, from 1.
     before, after : Scores or None
         Of the pruned network, before and after retraining. `after` is None while the round is not over and where
         retraining diverged; in a failed round it tells how the last attempt ended.
@@ -137,7 +137,7 @@ class Pruner:
     Attributes
     ----------
     round : int
-        Number of rounds done: the next round's number.
+        Number of rounds done; the next takes `schedule[round]`.
 
     Raises
     ------
@@ -281,20 +281,18 @@ class Pruner:
         scores()  # finds bad arguments before anything is pruned
         while self.round < len(self.schedule):
             previous = trainer.snapshot()
-            number = self.round
-            pruned = self.step()
-            start = trainer.snapshot()
-            record = RoundRecord(**vars(pruned), round=number, before=scores())
+            record = RoundRecord(**vars(self.step()), round=self.round, before=scores())
+            pruned = trainer.snapshot()
             if on_round is not None:
                 on_round(record)
             for attempt in (rate, rate * RETRY):
                 record = self._retrain(record, x, y, epochs, attempt, validation, callback, scores)
                 if not record.failed:
                     break
-                trainer.restore(start)
+                trainer.restore(pruned)
             else:
                 trainer.restore(previous)
-                self.round = number
+                self.round -= 1
                 record = replace(record, events=(*record.events, Event("failed")))
             history.append(record)
             if on_round is not None:
@@ -377,15 +375,17 @@ class Pruner:
         if not isinstance(amount, Mapping):
             number = check.number(name, amount, interval)
             weights = self.trainer.network.total_weights
-            prunable = sum(self.trainer.network.layer_sizes[layer] for layer in self.prunable_layers)
-            if rule == "sparsity" and count_for(number, weights) > prunable:
+            whole = sum(self.trainer.network.layer_live_weights[layer] for layer in self.ignored_layers)
+            if rule == "sparsity" and count_for(number, weights) > weights - whole:
                 raise ValueError(
-                    f"{name}: expected a sparsity of all weights of at most {prunable / weights:.6g}, which is the "
-                    f"share of the layers that are not ignored, got {amount!r}"
+                    f"{name}: expected a sparsity of all weights of at most {1 - whole / weights:.6g}, because ignored "
+                    f"layers keep theirs, got {amount!r}"
                 )
             return number
         if self.scope != "layer":
             raise ValueError(f"{name}: expected one number in scope {self.scope!r}, got {amount!r}")
+        if not amount:
+            raise ValueError(f"{name}: expected a number for at least one layer, got {amount!r}")
         checked = {}
         for layer, value in amount.items():
             index = _layer(name, layer, self.trainer.network.layers)

@@ -123,7 +123,7 @@ def _counts(
     if isinstance(amount, Mapping):
         return [([i], max(0, count_for(sparsity, sizes[i]) - pruned[i])) for i, sparsity in amount.items()]
     more = max(0, count_for(amount, sum(sizes)) - sum(pruned))
-    # In scope "layer" a layer that has to keep weights simply loses fewer.
+    # In scope "layer" a layer with too few that are free simply loses fewer.
     most = sum(free[i].size if scope == "global" else sizes[i] - pruned[i] for i in layers)
     if more > most:
         reachable = (sum(pruned) + most) / sum(sizes)

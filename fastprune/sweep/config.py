@@ -1,0 +1,112 @@
+"""The settings of a sweep: one dataclass, from which the command's flags, its help and the run's name are made."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastprune import schedules
+from fastprune.network import ACTIVATIONS
+from fastprune.rules import RULES, SCOPES, Amount
+from fastprune.schedules import LEARNING_RATES
+from fastprune.trainer import OPTIMIZERS
+
+
+def _setting(default: Any, help: str, parse: Callable[[str], Any] = str, choices: Sequence[str] | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "parse": parse, "choices": choices})
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part.strip())
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a sweep is to do; the fields are the command's flags."""
+
+    dataset: str = _setting("digits", "digits, mnist, binary_images, or a path ending in .npz or .csv")
+    data_dir: str | None = _setting(None, "folder of the MNIST files (else FASTPRUNE_DATA, the cache, a download)")
+    hidden: tuple[int, ...] = _setting((300, 100), "units of the hidden layers, with commas between", _integers)
+    activation: str = _setting("relu", "of the hidden layers", choices=list(ACTIVATIONS))
+    seeds: tuple[int, ...] = _setting((0, 1, 2, 3, 4), "seeds to run, with commas between", _integers)
+    holdout: float = _setting(0.1, "fraction of the training samples that only choose the best network", float)
+    epochs: int = _setting(30, "epochs of dense training", int)
+    optimizer: str = _setting("sgd", "how weights are updated", choices=list(OPTIMIZERS))
+    learning_rate: float = _setting(0.1, "at the start of dense training", float)
+    learning_rate_schedule: str = _setting(
+        "cosine", "fall of the learning rate in each training", choices=list(LEARNING_RATES)
+    )
+    momentum: float = _setting(0.9, "of the updates", float)
+    batch_size: int = _setting(128, "samples of a step; 0 for all at once", int)
+    l1: float = _setting(0.0, "L1 decay of the weights", float)
+    l2: float = _setting(1e-4, "L2 decay of the weights", float)
+    dropout: float = _setting(0.0, "fraction of hidden units dropped in training", float)
+    rule: str = _setting("percentile", "how a round's number becomes a mask", choices=list(RULES))
+    rounds: int = _setting(22, "rounds of pruning", int)
+    q: float = _setting(20.0, "rule percentile: the percentile of the live weights that goes in the first round", float)
+    delta: float = _setting(0.0, "rule percentile: growth of q, q[i+1] = q[i] + delta * i", float)
+    quality: float = _setting(0.5, "rule std: threshold in standard deviations of the live weights", float)
+    sparsity: float = _setting(0.98, "rule sparsity: the last round's, reached by a cubic schedule", float)
+    scope: str = _setting("global", "rank the weights of each layer alone, or all together", choices=SCOPES)
+    ignored_layers: tuple[int, ...] = _setting((), "layers left whole, from 0; -1 is the output layer", _integers)
+    min_keep: int = _setting(0, "live weights that each layer keeps at least", int)
+    retrain_epochs: int = _setting(15, "epochs of retraining in each round", int)
+    retrain_learning_rate: float = _setting(0.1, "at the start of each retraining", float)
+    tolerance: float = _setting(0.01, "accuracy the best network may lose against its dense one, held out", float)
+
+    @property
+    def schedule(self) -> Sequence[Amount]:
+        """The numbers of the rounds, for the rule."""
+        if self.rule == "percentile":
+            return schedules.PercentileRamp(self.q, self.delta, self.rounds)
+        if self.rule == "sparsity":
+            return schedules.PolynomialDecay(0.0, self.sparsity, self.rounds)
+        return [self.quality] * self.rounds
+
+    @property
+    def name(self) -> str:
+        """The data set and all settings that differ from the defaults, fit for a folder's name."""
+        parts = [Path(self.dataset).stem]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default and field.name not in ("dataset", "data_dir"):
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                parts.append(f"{field.name}={text}")
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line asks for: the sweep, where its results go, and how much is shown."""
+
+    config: Config
+    out: Path
+    quiet: bool
+
+
+def parse(arguments: Sequence[str] | None) -> Command:
+    """Read the command line (that of the process, if None). A bad one ends the process with exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastprune.sweep",
+        description="Train a dense network, prune its small weights, retrain, and repeat; over several seeds. Without "
+        "arguments: the digits data set, 64-300-100-10, to 99 % sparsity, in some seconds.",
+        epilog="Example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --seeds 0 --q 30 --rounds 12",
+    )
+    for field in dataclasses.fields(Config):
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=field.metadata["parse"],
+            default=field.default,
+            choices=field.metadata["choices"],
+            metavar=None if field.metadata["choices"] else field.name.upper(),
+            help=field.metadata["help"] + (f" (default: {default})" if default not in (None, "") else ""),
+        )
+    parser.add_argument("--out", type=Path, help="folder of the results (default: runs/<what differs from defaults>)")
+    parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
+    settings = vars(parser.parse_args(arguments))
+    out, quiet = settings.pop("out"), settings.pop("quiet")
+    config = Config(**settings)
+    return Command(config, out or Path("runs", config.name), quiet)

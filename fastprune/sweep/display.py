@@ -1,0 +1,142 @@
+"""What a person sees of a sweep: a bar while it trains, a line a round, a table at the end. Plain text elsewhere."""
+
+import time
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from fastprune.network import MLP
+from fastprune.pruner import RoundRecord, Scores
+from fastprune.sweep.results import Row, Spread
+from fastprune.trainer import Progress as Training
+
+
+class _Rate(ProgressColumn):
+    """[time taken, iterations/s, cost], as the bar of the seed program ends."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.elapsed or 0.0
+        rate = f"{task.completed / seconds:,.0f}" if seconds > 0 else "?"
+        cost = task.fields["cost"]
+        clock = f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
+        return Text(f"[{clock}, {rate} it/s, cost={'?' if cost is None else format(cost, '.4f')}]")
+
+
+class Display:
+    """Follows a sweep on a console; see `fastprune.sweep.run.Observer`."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = [TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.completed}/{task.total}"), _Rate()]
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._start = time.perf_counter()
+        self._last: Training | None = None
+
+    def __enter__(self) -> "Display":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line, above the bar."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def begin(self, seed: int, network: MLP) -> None:
+        """Open a seed."""
+        shape = "-".join(map(str, network.sizes))
+        self.say(f"seed {seed}: {shape}, {network.total_weights:,} weights")
+        self._open("Train")
+
+    def progress(self, progress: Training) -> None:
+        """Move the bar."""
+        self._last = progress
+        task = self._bar.task_ids[-1]
+        self._bar.update(task, completed=progress.step, total=progress.steps, cost=progress.loss)
+
+    def dense(self, scores: Scores, seconds: float) -> None:
+        """Close dense training."""
+        self.say(f"  dense                      trained: {_scores(scores)}  {self._pace(seconds)}{_collapse(scores)}")
+
+    def round(self, record: RoundRecord) -> None:
+        """Open or close a round's retraining."""
+        if record.after is None and not record.failed:
+            self._open(f"Retrain {record.round}")
+            return
+        after = "diverged" if record.after is None else _scores(record.after)
+        events = f"  ({'; '.join(map(str, record.events))})" if record.events else ""
+        self.say(
+            f"  round {record.round:2d}  degree {100 * record.prunable_sparsity:6.2f} %  pruned: "
+            f"{_scores(record.before)}  retrained: {after}  {self._pace(record.seconds)}{events}"
+        )
+
+    def table(self, table: Sequence[Row], dataset: str) -> None:
+        """Print the sweep's table."""
+        grid = Table(
+            title=f"{dataset}: test accuracy by sparsity, mean ± standard deviation over seeds, in %",
+            box=box.SIMPLE_HEAD if self.console.is_terminal else box.ASCII2,
+            title_justify="left",
+            title_style="bold",
+        )
+        for name in ("round", "sparsity", "compression", "pruned", "retrained", "difference to dense", "seeds"):
+            grid.add_column(name, justify="right")
+        for row in table:
+            grid.add_row(
+                str(row.round) if row.round else "dense",
+                f"{100 * row.sparsity:.2f}",
+                f"{row.compression:.1f}x",
+                "" if row.before is None else _spread(row.before),
+                _spread(row.after),
+                _spread(row.difference, sign="+") if row.round else "",
+                f"{row.seeds}" + (f", {row.failed} failed" if row.failed else ""),
+            )
+        self.console.print(grid)
+
+    def _open(self, description: str) -> None:
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        self._bar.add_task(description, total=None, cost=None)
+        self._last = None
+
+    def _pace(self, seconds: float) -> str:
+        if self._last is None:
+            return f"{seconds:.2f} s"
+        return f"{seconds:.2f} s, {self._last.steps / max(seconds, 1e-9):,.0f} it/s, cost={self._last.loss:.4f}"
+
+
+class Silence:
+    """An observer that says nothing."""
+
+    def begin(self, seed: int, network: MLP) -> None:
+        """Say nothing."""
+
+    def progress(self, progress: Training) -> None:
+        """Say nothing."""
+
+    def dense(self, scores: Scores, seconds: float) -> None:
+        """Say nothing."""
+
+    def round(self, record: RoundRecord) -> None:
+        """Say nothing."""
+
+
+def _scores(scores: Scores) -> str:
+    parts = [("train", scores.train), ("test", scores.test)]
+    return " ".join(f"{name} {_percent(part.accuracy)}" for name, part in parts if part is not None)
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:5.1f} %"
+
+
+def _spread(spread: Spread, sign: str = "") -> str:
+    return f"{100 * spread.mean:{sign}.2f} ± {100 * spread.deviation:.2f}"
+
+
+def _collapse(scores: Scores) -> str:
+    return "  (collapsed)" if scores.train.collapsed else ""

@@ -1,0 +1,150 @@
+"""The results of a sweep: the rows of its CSV file and of its table, and the best network."""
+
+import csv
+import io
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastprune.files import atomic_write
+from fastprune.pruner import Scores
+from fastprune.sweep.run import Candidate, SeedResult
+
+COLUMNS = [
+    "seed",
+    "round",
+    "rule",
+    "scope",
+    "requested",
+    "requested_sparsity",
+    "sparsity",
+    "prunable_sparsity",
+    "compression",
+    "live",
+    "removed",
+    "layer_sparsity",
+    *(
+        f"{when}_{which}_{what}"
+        for when in ("before", "after")
+        for which in ("train", "validation", "test")
+        for what in ("accuracy", "loss")
+    ),
+    "learning_rate",
+    "epochs",
+    "seconds",
+    "failed",
+    "events",
+]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over seeds (0 for a single one), as fractions."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of one value a seed."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One round over all seeds that came through it; round 0 is the dense network."""
+
+    round: int
+    seeds: int
+    failed: int
+    sparsity: float
+    compression: float
+    before: Spread | None
+    after: Spread
+    difference: Spread
+"""Test accuracies; `difference` is `after` less the same seed's dense network."""
+
+
+def rows(results: Sequence[SeedResult]) -> list[Row]:
+    """The table of a sweep. Failed rounds are counted, and left out of the means."""
+    dense = {result.seed: _test(result.dense) for result in results}
+    table = [Row(0, len(results), 0, 0.0, 1.0, None, Spread.of(list(dense.values())), Spread(0.0, 0.0))]
+    for number in range(1, max((len(result.rounds) for result in results), default=0) + 1):
+        reached = [(r.seed, r.rounds[number - 1]) for r in results if len(r.rounds) >= number]
+        good = [(seed, record) for seed, record in reached if not record.failed]
+        if good:
+            after = [_test(record.after) for _, record in good]
+            live = statistics.fmean(1 - record.sparsity for _, record in good)
+            table.append(
+                Row(
+                    number,
+                    len(good),
+                    len(reached) - len(good),
+                    1 - live,
+                    1 / live if live else float("inf"),
+                    Spread.of([_test(record.before) for _, record in good]),
+                    Spread.of(after),
+                    Spread.of([value - dense[seed] for (seed, _), value in zip(good, after, strict=True)]),
+                )
+            )
+    return table
+
+
+def best(results: Sequence[SeedResult]) -> Candidate:
+    """The smallest of the seeds' best networks; of equals, the one that is more accurate on held-out samples."""
+    return min((result.best for result in results), key=lambda c: (c.network.live_weights, -c.accuracy))
+
+
+def write_csv(path: str | os.PathLike[str], results: Sequence[SeedResult]) -> None:
+    """Write one line a seed and round, the dense network as round 0; empty fields are unknown or do not apply."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        network = result.best.network
+        writer.writerow(
+            {
+                "seed": result.seed,
+                "round": 0,
+                "sparsity": 0.0,
+                "prunable_sparsity": 0.0,
+                "compression": 1.0,
+                "live": network.total_weights,
+                "removed": 0,
+                "layer_sparsity": ";".join(["0.0"] * network.layers),
+                **_scores("after", result.dense),
+                "seconds": result.dense_seconds,
+                "failed": False,
+            }
+        )
+        for record in result.rounds:
+            writer.writerow(
+                {
+                    **{name: value for name, value in vars(record).items() if name in COLUMNS},
+                    "seed": result.seed,
+                    "compression": network.total_weights / record.live if record.live else float("inf"),
+                    "layer_sparsity": ";".join(map(str, record.layer_sparsity)),
+                    **_scores("before", record.before),
+                    **_scores("after", record.after),
+                    "events": ";".join(map(str, record.events)),
+                }
+            )
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _scores(when: str, scores: Scores | None) -> dict[str, float | None]:
+    named = {} if scores is None else {which: value for which, value in vars(scores).items() if value is not None}
+    return {
+        f"{when}_{which}_{what}": getattr(evaluation, what)
+        for which, evaluation in named.items()
+        for what in ("accuracy", "loss")
+    }
+
+
+def _test(scores: Scores | None) -> float:
+    assert scores is not None
+    assert scores.test is not None
+    assert scores.test.accuracy is not None
+    return scores.test.accuracy
