@@ -19,9 +19,9 @@ class Event:
     """Something a reader of the record should know; `layer` is None where it concerns the whole network.
 
     Kinds: "nothing removed" (the prune changed no mask), "kept more than asked" (`min_keep` held weights back),
-    "layer emptied" (its last live weight went), "restored" (retraining ended worse than its best state, which was
-    restored), "diverged" and "collapsed" (an attempt at retraining failed), "failed" (the second attempt failed too:
-    the network is the previous round's).
+    "layer emptied" (its last live weight went), "diverged" and "collapsed" (so an attempt at retraining ended),
+    "restored" (its best state had not collapsed, and was restored), "failed" (both attempts came to nothing: the
+    network is the previous round's).
     """
 
     kind: str
@@ -322,10 +322,10 @@ class Pruner:
             events.append(Event("diverged"))
         else:
             made, after = len(history.epochs), scores(history.train)
-            if history.restored:
-                events.append(Event("restored"))
-            if history.train.collapsed:
+            if history.collapsed:
                 events.append(Event("collapsed"))
+                if not history.train.collapsed:
+                    events.append(Event("restored"))
         return replace(
             record,
             after=after,

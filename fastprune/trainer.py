@@ -93,6 +93,8 @@ class History:
         Whether the loss stopped improving before the epochs were over.
     restored : bool
         Whether an earlier state than the last was the best one, and was restored.
+    collapsed : bool
+        Whether the last state had collapsed, see `Evaluation`; what is restored then may not have.
     seconds : float
         Wall time of the whole fit.
     """
@@ -102,6 +104,7 @@ class History:
     validation: Evaluation | None
     converged: bool
     restored: bool
+    collapsed: bool
     seconds: float
 
 
@@ -322,13 +325,14 @@ class Trainer:
 
         train = self._evaluate(samples)
         validated = None if held_out is None else self._evaluate(held_out)
+        collapsed = train.collapsed
         restored = not (validated or train).loss <= checkpoints.best_loss
         if restored:
             self.restore(checkpoints.best)
             train = self._evaluate(samples)
             validated = None if held_out is None else self._evaluate(held_out)
         seconds = time.perf_counter() - started
-        return History(tuple(records), train, validated, convergence.reached, restored, seconds)
+        return History(tuple(records), train, validated, convergence.reached, restored, collapsed, seconds)
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
         """Loss and accuracy of the network on labelled samples.

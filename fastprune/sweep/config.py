@@ -39,7 +39,7 @@ class Config:
         "cosine", "fall of the learning rate in each training", choices=list(LEARNING_RATES)
     )
     momentum: float = _setting(0.9, "of the updates", float)
-    batch_size: int = _setting(128, "samples of a step; 0 for all at once", int)
+    batch_size: int = _setting(64, "samples of a step; 0 for all at once", int)
     l1: float = _setting(0.0, "L1 decay of the weights", float)
     l2: float = _setting(1e-4, "L2 decay of the weights", float)
     dropout: float = _setting(0.0, "fraction of hidden units dropped in training", float)

@@ -50,7 +50,8 @@ class Display:
     def begin(self, seed: int, network: MLP) -> None:
         """Open a seed."""
         shape = "-".join(map(str, network.sizes))
-        self.say(f"seed {seed}: {shape}, {network.total_weights:,} weights")
+        self.say(f"\nseed {seed}: {shape}, {network.total_weights:,} weights; accuracies in %")
+        self.say("round    degree   pruned: train   test   retrained: train   test   seconds     it/s    cost")
         self._open("Train")
 
     def progress(self, progress: Training) -> None:
@@ -61,40 +62,41 @@ class Display:
 
     def dense(self, scores: Scores, seconds: float) -> None:
         """Close dense training."""
-        self.say(f"  dense                      trained: {_scores(scores)}  {self._pace(seconds)}{_collapse(scores)}")
+        events = "  collapsed" if scores.train.collapsed else ""
+        self.say(f"dense {'':32}{_scores(scores):>26}{self._pace(seconds)}{events}")
 
     def round(self, record: RoundRecord) -> None:
         """Open or close a round's retraining."""
         if record.after is None and not record.failed:
             self._open(f"Retrain {record.round}")
             return
-        after = "diverged" if record.after is None else _scores(record.after)
-        events = f"  ({'; '.join(map(str, record.events))})" if record.events else ""
         self.say(
-            f"  round {record.round:2d}  degree {100 * record.prunable_sparsity:6.2f} %  pruned: "
-            f"{_scores(record.before)}  retrained: {after}  {self._pace(record.seconds)}{events}"
+            f"{record.round:5d}  {100 * record.prunable_sparsity:6.2f} %{_scores(record.before):>24}"
+            f"{_scores(record.after):>26}{self._pace(record.seconds)}  {'; '.join(map(str, record.events))}".rstrip()
         )
 
     def table(self, table: Sequence[Row], dataset: str) -> None:
         """Print the sweep's table."""
         grid = Table(
-            title=f"{dataset}: test accuracy by sparsity, mean ± standard deviation over seeds, in %",
-            box=box.SIMPLE_HEAD if self.console.is_terminal else box.ASCII2,
+            title=f"{dataset}: test accuracy in %, mean ± standard deviation over seeds",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
             title_justify="left",
             title_style="bold",
         )
-        for name in ("round", "sparsity", "compression", "pruned", "retrained", "difference to dense", "seeds"):
-            grid.add_column(name, justify="right")
+        for name in ("round", "sparsity", "compression", "pruned", "retrained", "to dense", "seeds"):
+            grid.add_column(name, justify="right", no_wrap=True)
         for row in table:
             grid.add_row(
                 str(row.round) if row.round else "dense",
-                f"{100 * row.sparsity:.2f}",
+                f"{100 * row.sparsity:.2f} %",
                 f"{row.compression:.1f}x",
                 "" if row.before is None else _spread(row.before),
                 _spread(row.after),
                 _spread(row.difference, sign="+") if row.round else "",
-                f"{row.seeds}" + (f", {row.failed} failed" if row.failed else ""),
+                f"{row.seeds}" + (f" ({row.failed} failed)" if row.failed else ""),
             )
+        self.say("")
         self.console.print(grid)
 
     def _open(self, description: str) -> None:
@@ -104,39 +106,18 @@ class Display:
         self._last = None
 
     def _pace(self, seconds: float) -> str:
+        """Seconds, iterations/s and cost, in columns."""
         if self._last is None:
-            return f"{seconds:.2f} s"
-        return f"{seconds:.2f} s, {self._last.steps / max(seconds, 1e-9):,.0f} it/s, cost={self._last.loss:.4f}"
+            return f"{seconds:10.2f}"
+        return f"{seconds:10.2f}{self._last.steps / max(seconds, 1e-9):9,.0f}{self._last.loss:8.4f}"
 
 
-class Silence:
-    """An observer that says nothing."""
-
-    def begin(self, seed: int, network: MLP) -> None:
-        """Say nothing."""
-
-    def progress(self, progress: Training) -> None:
-        """Say nothing."""
-
-    def dense(self, scores: Scores, seconds: float) -> None:
-        """Say nothing."""
-
-    def round(self, record: RoundRecord) -> None:
-        """Say nothing."""
-
-
-def _scores(scores: Scores) -> str:
-    parts = [("train", scores.train), ("test", scores.test)]
-    return " ".join(f"{name} {_percent(part.accuracy)}" for name, part in parts if part is not None)
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:5.1f} %"
+def _scores(scores: Scores | None) -> str:
+    """Training and test accuracy, in columns."""
+    parts = [None, None] if scores is None else [scores.train, scores.test]
+    accuracies = [None if part is None else part.accuracy for part in parts]
+    return "".join("      -" if accuracy is None else f"{100 * accuracy:7.1f}" for accuracy in accuracies)
 
 
 def _spread(spread: Spread, sign: str = "") -> str:
     return f"{100 * spread.mean:{sign}.2f} ± {100 * spread.deviation:.2f}"
-
-
-def _collapse(scores: Scores) -> str:
-    return "  (collapsed)" if scores.train.collapsed else ""

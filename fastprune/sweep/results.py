@@ -25,9 +25,8 @@ COLUMNS = [
     "removed",
     "layer_sparsity",
     *(
-        f"{when}_{which}_{what}"
-        for when in ("before", "after")
-        for which in ("train", "validation", "test")
+        f"{which}_{what}"
+        for which in ("before_train", "before_test", "after_train", "after_validation", "after_test")
         for what in ("accuracy", "loss")
     ),
     "learning_rate",

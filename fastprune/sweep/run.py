@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -106,24 +106,27 @@ def _run_seed(
     (x, y), held_out = _hold_out(data, config.holdout, seed)
     test = (data.x_test, data.y_test)
     observer.begin(seed, trainer.network)
-    history = trainer.fit(x, y, config.epochs, validation=held_out, callback=observer.progress)
-    dense = Scores(history.train, history.validation, trainer.evaluate(*test))
+    history = trainer.fit(x, y, config.epochs, callback=observer.progress)
+    dense = Scores(history.train, trainer.evaluate(*held_out), trainer.evaluate(*test))
     observer.dense(dense, history.seconds)
-    enough = _accuracy(dense) - config.tolerance
     best = Candidate(seed, 0, _accuracy(dense), copy.deepcopy(trainer.network))
+    rounds: list[RoundRecord] = []
 
     def on_round(record: RoundRecord) -> None:
         nonlocal best
         observer.round(record)
-        if record.after is not None and not record.failed and _accuracy(record.after) >= enough:
-            best = Candidate(seed, record.round, _accuracy(record.after), copy.deepcopy(trainer.network))
+        if record.after is not None:
+            record = replace(record, after=replace(record.after, validation=trainer.evaluate(*held_out)))
+            if not record.failed and _accuracy(record.after) >= _accuracy(dense) - config.tolerance:
+                best = Candidate(seed, record.round, _accuracy(record.after), copy.deepcopy(trainer.network))
+        if record.after is not None or record.failed:
+            rounds.append(record)
 
-    rounds = pruner.run(
+    pruner.run(
         x,
         y,
         config.retrain_epochs,
         learning_rate=config.retrain_learning_rate,
-        validation=held_out,
         test=test,
         callback=observer.progress,
         on_round=on_round,
@@ -141,7 +144,9 @@ def _hold_out(data: Dataset, fraction: float, seed: int) -> tuple[LabelledSet, L
     return (data.x_train[train], data.y_train[train]), (data.x_train[held_out], data.y_train[held_out])
 
 
-def _accuracy(scores: Scores) -> float:
+def _accuracy(scores: Scores | None) -> float:
+    """Held-out accuracy."""
+    assert scores is not None
     assert scores.validation is not None
     assert scores.validation.accuracy is not None
     return scores.validation.accuracy
