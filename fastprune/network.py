@@ -2,11 +2,8 @@
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,7 @@ import numpy.typing as npt
 
 from fastprune import check
 from fastprune.blas import one_blas_thread
-from fastprune.files import atomic_write
+from fastprune.files import atomic_write, read_npz
 from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
 from fastprune.kernels.layout import Bytes, Floats, Layout
 from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
@@ -323,14 +320,10 @@ def load(path: str | os.PathLike[str]) -> MLP:
     ...     fp.load(path)
     MLP([4, 3, 2], activation='relu', dtype='float32', loss=None, live=18/18)
     """
-    expected = "a network saved by fastprune"
-    if not Path(path).is_file():
-        raise ValueError(f"path: expected {expected}, got {os.fspath(path)!r}, which is no file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return _from_arrays({name: file[name] for name in file.files})
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"path: expected {expected}, got {os.fspath(path)!r} ({error})") from error
+        return _from_arrays(read_npz(path))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"path: expected a network saved by fastprune, got {os.fspath(path)!r} ({error})") from error
 
 
 def lanes_for(count: int) -> int:
@@ -370,8 +363,8 @@ def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     try:
         result = np.dtype(dtype)
     except TypeError:
-        result = None
-    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
+        result = np.dtype(object)
+    if result.name not in ("float32", "float64"):
         raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
     return result
 

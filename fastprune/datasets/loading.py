@@ -2,8 +2,6 @@
 
 import os
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy.typing as npt
 from fastprune.datasets.binary_images import make_binary_images
 from fastprune.datasets.dataset import Dataset
 from fastprune.datasets.mnist import load_mnist
+from fastprune.files import read_npz
 from fastprune.kernels.layout import Floats
 
 _KEYS = {"x_train", "y_train", "x_test", "y_test"}
@@ -57,8 +56,8 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
     ((1438, 64), (1438,), (359, 64))
     """
     if name == "digits":
-        with np.load(Path(__file__).with_name("digits.npz")) as file:
-            return Dataset.split("digits", file["x"].astype(np.float32) / 16, file["y"].astype(np.int64))
+        arrays = read_npz(Path(__file__).with_name("digits.npz"))
+        return Dataset.split("digits", arrays["x"].astype(np.float32) / 16, arrays["y"].astype(np.int64))
     if name == "mnist":
         return load_mnist(data_dir)
     if name == "binary_images":
@@ -71,13 +70,12 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         raise ValueError(f"name: expected {expected}, got {os.fspath(path)!r}, which is no file")
     try:
         return _from_npz(path) if path.suffix == ".npz" else _from_csv(path)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"name: expected a data set, got {os.fspath(path)!r}: {error}") from error
 
 
 def _from_npz(path: Path) -> Dataset:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+    arrays = read_npz(path)
     if arrays.keys() >= _KEYS:
         train = _samples(arrays["x_train"], arrays["y_train"])
         test = _samples(arrays["x_test"], arrays["y_test"])

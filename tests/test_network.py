@@ -1,0 +1,295 @@
+"""The network: initialization, predictions, sparsity, and its file."""
+
+import copy
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import reference
+
+import fastprune as fp
+
+
+def pruned(sparsity=0.6, sizes=(5, 8, 3), **settings):
+    """A network of which every layer has lost weights."""
+    network = fp.MLP(list(sizes), seed=1, **settings)
+    fp.Pruner(fp.Trainer(network), schedule=[0.0]).step(sparsity=sparsity)
+    return network
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.values, b.values)
+    np.testing.assert_array_equal(a.live, b.live)
+    assert repr(a) == repr(b)
+    assert a.values.dtype == b.values.dtype
+
+
+def test_initialization_has_the_variance_it_is_named_after():
+    sizes = [400, 300, 200]
+    he, glorot, sigma = (fp.MLP(sizes, initialization=kind) for kind in ("he", "glorot", 0.03))
+    for layer, (fan_in, fan_out) in enumerate([(400, 300), (300, 200)]):
+        assert he.weights[layer].std() == pytest.approx((2 / fan_in) ** 0.5, rel=0.02)
+        assert glorot.weights[layer].std() == pytest.approx((2 / (fan_in + fan_out)) ** 0.5, rel=0.02)
+        assert abs(glorot.weights[layer]).max() <= (6 / (fan_in + fan_out)) ** 0.5
+        assert sigma.weights[layer].std() == pytest.approx(0.03, rel=0.02)
+    assert not any(bias.any() for bias in he.biases)
+
+
+def test_seeds_differ_and_repeat():
+    np.testing.assert_array_equal(fp.MLP([4, 3, 2], seed=5).values, fp.MLP([4, 3, 2], seed=5).values)
+    assert (fp.MLP([4, 3, 2], seed=5).values != fp.MLP([4, 3, 2], seed=6).values)[:18].all()
+
+
+def test_weights_biases_and_masks_are_copies_of_the_right_shape():
+    network = pruned()
+    assert [w.shape for w in network.weights] == [m.shape for m in network.masks] == [(8, 5), (3, 8)]
+    assert [b.shape for b in network.biases] == [(8,), (3,)]
+    before = network.values.copy(), network.live.copy()
+    for array in network.weights + network.biases + network.masks:
+        array[:] = 1
+    np.testing.assert_array_equal(network.values, before[0])
+    np.testing.assert_array_equal(network.live, before[1])
+
+
+def test_sparsity_counts_weights_and_no_biases():
+    network = pruned(0.5)
+    assert network.total_weights == 64
+    assert network.live_weights == sum(int(mask.sum()) for mask in network.masks) == 32
+    assert network.sparsity == 0.5
+    assert network.compression == 2
+    assert network.layer_sparsity == [0.5, 0.5]
+    assert network.live[64:].all(), "biases stay"
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy"])
+def test_probabilities(loss):
+    network = fp.MLP([5, 8, 3], loss=loss, dtype="float64")
+    x = np.random.default_rng(0).normal(size=(70, 5))
+    logits = network.logits(x)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    if loss == "sigmoid_cross_entropy":
+        expected = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(network.predict_proba(x), expected, rtol=1e-12)
+    predicted = logits.argmax(axis=1) if loss == "softmax_cross_entropy" else (expected > 0.5).astype(int)
+    np.testing.assert_array_equal(network.predict(x), predicted)
+
+
+def test_probabilities_of_a_single_sigmoid_output():
+    network = fp.MLP([5, 1], loss="sigmoid_cross_entropy", initialization=100.0)
+    x = np.random.default_rng(0).normal(size=(9, 5))
+    probabilities = network.predict_proba(x)
+    assert probabilities.shape == (9, 2)
+    assert np.isfinite(probabilities).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(network.predict(x), probabilities.argmax(axis=1))
+
+
+def test_predictions_of_a_regression():
+    x = np.ones((4, 5))
+    assert fp.MLP([5, 3], loss="mean_squared_error").predict(x).shape == (4, 3)
+    network = fp.MLP([5, 1], loss="mean_squared_error")
+    np.testing.assert_array_equal(network.predict(x), network.logits(x)[:, 0])
+    with pytest.raises(ValueError, match="predict_proba: expected a classification"):
+        network.predict_proba(x)
+
+
+def test_prediction_does_not_depend_on_the_company():
+    network = fp.MLP([5, 8, 3], dtype="float64")
+    x = np.random.default_rng(0).normal(size=(130, 5))
+    one_by_one = np.concatenate([network.logits(x[i : i + 1]) for i in range(130)])
+    np.testing.assert_allclose(network.logits(x), one_by_one, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int32, np.uint8, np.bool_])
+def test_any_real_numbers_are_samples_and_stay_untouched(kind):
+    network = fp.MLP([5, 3])
+    x = (np.arange(20).reshape(4, 5) % 2).astype(kind)
+    copies = [x.copy(order="F"), x[::-1][::-1], x.copy(), x.tolist()]
+    copies[2].flags.writeable = False
+    for variant in copies:
+        np.testing.assert_array_equal(network.logits(variant), network.logits(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.98])
+def test_save_and_load(tmp_path, dtype, sparsity):
+    network = pruned(sparsity, (50, 40, 3), dtype=dtype, activation="leaky_relu", loss="softmax_cross_entropy")
+    network.values[network.layout.biases[0] :] = 0.5
+    network.save(tmp_path / "net.npz")
+    same(fp.load(tmp_path / "net.npz"), network)
+    with np.load(tmp_path / "net.npz", allow_pickle=False) as file:
+        assert all(array.dtype != object for array in file.values())
+
+
+def test_save_and_load_empty_layers(tmp_path):
+    network = fp.MLP([5, 4, 3])
+    fp.Pruner(fp.Trainer(network), schedule=[0.0]).step(q={0: 100.0})
+    network.save(tmp_path / "net.npz")
+    same(fp.load(tmp_path / "net.npz"), network)
+    fp.Pruner(fp.Trainer(network), schedule=[0.0]).step(q=100.0)
+    network.save(tmp_path / "net.npz")
+    assert fp.load(tmp_path / "net.npz").live_weights == 0
+
+
+def test_a_loaded_network_can_be_pruned_further(tmp_path):
+    network = pruned(0.5)
+    network.save(tmp_path / "net.npz")
+    loaded = fp.load(tmp_path / "net.npz")
+    fp.Pruner(fp.Trainer(loaded), schedule=[0.0]).step(sparsity=0.75)
+    assert loaded.sparsity == 0.75
+    assert all((new <= old).all() for new, old in zip(loaded.masks, network.masks, strict=True))
+
+
+def test_the_file_shrinks_with_the_network(tmp_path):
+    network = fp.MLP([300, 100, 10])
+    pruner = fp.Pruner(fp.Trainer(network), schedule=[0.0])
+    sizes = []
+    for sparsity in (0.0, 0.5, 0.9, 0.98):
+        pruner.step(sparsity=sparsity)
+        network.save(tmp_path / "net.npz")
+        sizes.append((tmp_path / "net.npz").stat().st_size)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0] / 20
+
+
+def test_save_keeps_the_old_file_if_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "net.npz"
+    network = pruned()
+    network.save(path)
+    before = path.read_bytes()
+
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        network.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_load_refuses_what_is_not_whole(tmp_path):
+    path, other = tmp_path / "net.npz", tmp_path / "other.npz"
+    pruned(sizes=(50, 40, 3)).save(path)
+    content = path.read_bytes()
+    for size in (0, 10, len(content) // 2, len(content) - 30):
+        other.write_bytes(content[:size])
+        with pytest.raises(ValueError, match="path: expected a network saved by fastprune, got"):
+            fp.load(other)
+    other.write_bytes(b"not a network")
+    with pytest.raises(ValueError, match="path: expected a network saved by fastprune"):
+        fp.load(other)
+    with pytest.raises(ValueError, match="No such file"):
+        fp.load(tmp_path / "missing.npz")
+
+
+def damaged(tmp_path, **changes):
+    """A saved network with some of its arrays replaced, or left out where they are None."""
+    path = tmp_path / "net.npz"
+    pruned().save(path)
+    with np.load(path) as file:
+        arrays = {**file, **changes}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fastprune_format": np.array(99)}, "format 99"),
+        ({"settings": None}, "settings"),
+        ({"settings": np.array('{"sizes": [5, 8, 3], "colour": "red"}')}, "colour"),
+        ({"settings": np.array('{"sizes": [5, 0, 3]}')}, r"sizes\[1\]"),
+        ({"biases": np.zeros(3, "float32")}, r"biases: expected finite float32 \(11,\), got float32 \(3,\)"),
+        ({"biases": np.full(11, np.nan, "float32")}, "biases: expected finite"),
+        ({"biases": np.zeros(11)}, "got float64"),
+        ({"weights_1": None}, "weights_1"),
+        ({"gaps_0": np.full(16, 100, "uint8")}, "gaps_0 lead out of the layer"),
+        ({"gaps_0": np.zeros(16, "uint8")}, "gaps_0 lead out of the layer"),
+        ({"gaps_0": np.array([[object()]], dtype=object)}, "allow_pickle"),
+    ],
+)
+def test_load_refuses_damage(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fp.load(damaged(tmp_path, **changes))
+
+
+def test_load_checks_what_the_archive_says_of_itself(tmp_path):
+    path = tmp_path / "net.npz"
+    pruned(0.0, (50, 40, 3)).save(path)
+    with zipfile.ZipFile(path) as archive:
+        weights = archive.getinfo("weights_0.npy")
+    content = bytearray(path.read_bytes())
+    content[weights.header_offset + 200] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="path: expected a network saved by fastprune"):
+        fp.load(path)
+
+
+def test_networks_can_be_copied_and_pickled():
+    network = pruned()
+    clone = copy.deepcopy(network)
+    same(clone, network)
+    same(pickle.loads(pickle.dumps(network)), network)  # noqa: S301
+    clone.values[:] = 0
+    assert network.values.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sizes": [5]}, "sizes: expected at least two"),
+        ({"sizes": 5}, "sizes: expected at least two"),
+        ({"sizes": "54"}, "sizes: expected at least two"),
+        ({"sizes": [5, 0]}, r"sizes\[1\]: expected an integer of at least 1, got 0"),
+        ({"sizes": [5, 2.5]}, r"sizes\[1\]: expected an integer of at least 1, got 2.5"),
+        ({"activation": "swish"}, "activation: expected one of 'relu', 'leaky_relu', 'tanh', 'sigmoid', got 'swish'"),
+        ({"activation": None}, "activation: expected one of"),
+        ({"initialization": "ones"}, "initialization: expected one of 'he', 'glorot', got 'ones'"),
+        ({"initialization": 0.0}, r"initialization: expected a number in \(0, inf\), got 0.0"),
+        ({"initialization": float("nan")}, "initialization: expected a number"),
+        ({"loss": "hinge"}, "loss: expected one of"),
+        ({"dtype": "float16"}, "dtype: expected 'float32' or 'float64', got 'float16'"),
+        ({"dtype": "text"}, "dtype: expected 'float32' or 'float64', got 'text'"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
+        ({"seed": 1.5}, "seed: expected an integer"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fp.MLP(**{"sizes": [5, 3], **arguments})
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones((4, 6)), r"x: expected finite numbers of shape \(N, 5\), got shape \(4, 6\)"),
+        (np.ones(5), r"got shape \(5,\)"),
+        (np.ones((0, 5)), "x: expected at least one sample, got none"),
+        (np.full((4, 5), np.nan), "got NaN or infinity"),
+        (np.full((4, 5), np.inf), "got NaN or infinity"),
+        (np.full((4, 5), 1e300), "got NaN or infinity"),  # beyond float32
+        (np.ones((4, 5), complex), "got dtype complex128"),
+        (np.full((4, 5), "a"), "got dtype <U1"),
+        ([[1, 2], [3]], "unequal rows"),
+        (None, "got dtype object"),
+    ],
+)
+def test_bad_samples(x, message):
+    with pytest.raises(ValueError, match=message):
+        fp.MLP([5, 3]).logits(x)
+
+
+def test_predict_needs_to_know_what_outputs_mean():
+    for method in ("predict", "predict_proba"):
+        with pytest.raises(ValueError, match="expected a trained network"):
+            getattr(fp.MLP([5, 3]), method)(np.ones((1, 5)))
+
+
+def test_activations_are_the_twins():
+    for activation in ("relu", "leaky_relu", "tanh", "sigmoid"):
+        network = fp.MLP([3, 4, 2], activation=activation, dtype="float64")
+        x = np.random.default_rng(0).normal(size=(5, 3))
+        expected = reference.forward(x, network.weights, network.biases, activation)[1][-1].T
+        np.testing.assert_allclose(network.logits(x), expected, rtol=1e-12)

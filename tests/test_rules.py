@@ -1,0 +1,275 @@
+"""Which weights go: exact counts, ties, thresholds, scopes, kept weights. Small matrices with the mask written out."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastprune as fp
+from fastprune.rules import count_for, share_out
+
+
+def network_of(*layers):
+    """A float64 network with these weights, one (fan_out, fan_in) list a layer."""
+    arrays = [np.array(layer, float) for layer in layers]
+    network = fp.MLP([arrays[0].shape[1], *(len(array) for array in arrays)], dtype="float64")
+    network.values[: network.total_weights] = np.concatenate([array.reshape(-1) for array in arrays])
+    return network
+
+
+def prune(network, *, scope="layer", ignored_layers=(), min_keep=0, **number):
+    pruner = fp.Pruner(
+        fp.Trainer(network), schedule=[0.0], scope=scope, ignored_layers=ignored_layers, min_keep=min_keep
+    )
+    return pruner.step(**number)
+
+
+def masks(network):
+    return [mask.astype(int).tolist() for mask in network.masks]
+
+
+def events(record):
+    return [str(event) for event in record.events]
+
+
+def test_the_smallest_go_whatever_their_sign():
+    network = network_of([[3.0, -1.0], [-4.0, 2.0]])
+    record = prune(network, sparsity=0.5)
+    assert masks(network) == [[[1, 0], [1, 0]]]
+    assert network.weights[0].tolist() == [[3.0, 0.0], [-4.0, 0.0]]
+    assert (record.requested, record.requested_sparsity, record.sparsity, record.removed, record.live) == (
+        0.5,
+        0.5,
+        0.5,
+        2,
+        2,
+    )
+
+
+def test_ties_are_broken_by_index():
+    network = network_of([[1.0, -1.0, 1.0], [2.0, -1.0, 1.0]])
+    prune(network, sparsity=0.5)
+    assert masks(network) == [[[0, 0, 0], [1, 1, 1]]]
+
+
+def test_scope_layer_ranks_each_layer_and_global_all_together():
+    layers = [[[1.0, 2.0, 3.0, 4.0]] * 2, [[10.0, 20.0]] * 2]
+    by_layer, together = network_of(*layers), network_of(*layers)
+    prune(by_layer, sparsity=0.5)
+    prune(together, sparsity=0.5, scope="global")
+    assert masks(by_layer) == [[[0, 0, 1, 1], [0, 0, 1, 1]], [[0, 1], [0, 1]]]
+    assert masks(together) == [[[0, 0, 0, 1], [0, 0, 0, 1]], [[1, 1], [1, 1]]]
+
+
+def test_percentile_removes_what_is_not_above_it():
+    network = network_of([[1.0, -2.0, 3.0, -4.0, 5.0]])
+    record = prune(network, q=50.0)
+    assert masks(network) == [[[0, 0, 0, 1, 1]]], "the median itself is not above the median"
+    assert record.requested_sparsity == pytest.approx(0.5)
+    assert record.sparsity == pytest.approx(0.6)
+    prune(network, q=50.0)
+    assert masks(network) == [[[0, 0, 0, 0, 1]]], "the percentile is that of the live weights"
+
+
+def test_percentile_0_removes_the_smallest_and_100_all():
+    network = network_of([[1.0, 2.0, 3.0, 1.0]])
+    prune(network, q=0.0)
+    assert masks(network) == [[[0, 1, 1, 0]]]
+    record = prune(network, q=100.0)
+    assert masks(network) == [[[0, 0, 0, 0]]]
+    assert events(record) == ["layer emptied (layer 0)"]
+    assert (record.sparsity, network.sparsity, network.compression) == (1, 1, math.inf)
+
+
+def test_std_is_measured_around_the_mean_of_the_live_weights():
+    network = network_of([[0.5, -3.0, 3.0, 100.0]])
+    network.live[3], network.values[3] = 0, 0
+    deviation = np.std([0.5, -3.0, 3.0])
+    assert 0.5 < 0.25 * deviation < 3
+    record = prune(network, quality=0.25)
+    assert masks(network) == [[[0, 1, 1, 0]]]
+    assert record.requested_sparsity is None
+    prune(network, quality=1.0)  # |w| = 3 is not above 3
+    assert network.live_weights == 0
+
+
+def test_threshold_rules_of_global_scope_share_one_threshold():
+    network = network_of([[1.0, 2.0]], [[3.0]])
+    prune(network, scope="global", q=50.0)
+    assert masks(network) == [[[0, 0]], [[1]]]
+    network = network_of([[1.0, -1.0]], [[0.9]])
+    prune(network, scope="global", quality=0.95 / np.std([1.0, -1.0, 0.9]))
+    assert masks(network) == [[[1, 1]], [[0]]]
+
+
+def test_ignored_layers_stay_whole_and_count():
+    network = network_of([[1.0, 2.0, 3.0, 4.0]] * 2, [[0.1, 0.2]])
+    record = prune(network, sparsity=0.5, ignored_layers=[-1])
+    assert network.live_weights == 5
+    assert network.masks[1].all()
+    assert record.sparsity == 0.5
+    assert record.prunable_sparsity == 5 / 8
+    with pytest.raises(ValueError, match=r"sparsity: expected a sparsity of all weights of at most 0.8, .* got 0.9"):
+        prune(network, sparsity=0.9, ignored_layers=[-1])
+
+
+def test_numbers_by_layer():
+    network = network_of([[1.0, 2.0, 3.0, 4.0]] * 2, [[1.0, 2.0]], [[5.0]])
+    record = prune(network, sparsity={0: 0.25, 1: 0.5})
+    assert record.layer_sparsity == (0.25, 0.5, 0.0)
+    assert record.requested == {0: 0.25, 1: 0.5}
+    assert record.requested_sparsity is None
+    prune(network, q={-1: 100.0})
+    assert network.layer_live_weights == [6, 1, 0]
+
+
+def test_min_keep_of_global_scope_takes_the_next_smallest():
+    network = network_of([[1.0, 2.0, 3.0, 4.0]] * 2, [[0.1, 0.2]])
+    record = prune(network, sparsity=0.2, scope="global", min_keep=1)
+    assert masks(network) == [[[0, 1, 1, 1], [1, 1, 1, 1]], [[0, 1]]]
+    assert (record.sparsity, events(record)) == (pytest.approx(0.2), [])
+
+
+def test_min_keep_of_layer_scope_removes_less_and_says_so():
+    network = network_of([[1.0, 2.0, 3.0, 4.0]] * 2, [[20.0, 10.0]])
+    record = prune(network, sparsity=0.9, min_keep=2)
+    assert network.layer_live_weights == [2, 2]
+    assert "kept more than asked (layer 1)" in events(record)
+    assert record.requested == 0.9
+    assert record.sparsity == pytest.approx(0.6)
+
+
+def test_min_keep_holds_against_thresholds():
+    for scope in ("layer", "global"):
+        network = network_of([[1.0, 2.0, 3.0, 4.0]] * 2, [[0.1, 0.2]])
+        record = prune(network, q=100.0, min_keep=1, scope=scope)
+        assert masks(network) == [[[0, 0, 0, 0], [0, 0, 0, 1]], [[0, 1]]]
+        assert events(record) == ["kept more than asked (layer 0)", "kept more than asked (layer 1)"]
+
+
+def test_a_request_below_what_is_pruned_removes_nothing_and_says_so():
+    network = network_of([[1.0, 2.0, 3.0, 4.0]])
+    prune(network, sparsity=0.5)
+    for number in ({"sparsity": 0.25}, {"sparsity": 0.0}, {"sparsity": 0.5}, {"quality": 0.0}):
+        record = prune(network, **number)
+        assert (record.removed, record.sparsity, events(record)) == (0, 0.5, ["nothing removed"])
+
+
+def test_all_weights_equal():
+    network = network_of([[2.0] * 4, [-2.0] * 4])
+    prune(network, sparsity=0.5)
+    assert masks(network) == [[[0, 0, 0, 0], [1, 1, 1, 1]]], "by index"
+    prune(network, q=10.0)
+    assert network.live_weights == 0, "none is above their common value"
+
+
+def test_all_weights_zero():
+    network = network_of([[0.0] * 4])
+    prune(network, sparsity=0.5)
+    assert masks(network) == [[[0, 0, 1, 1]]]
+    prune(network, quality=1.0)
+    assert network.live_weights == 0, "the threshold is 0, and 0 is not above it"
+
+
+def test_a_live_zero_is_not_a_pruned_weight():
+    network = network_of([[0.0, 1.0, 2.0, 3.0]])
+    assert network.sparsity == 0
+    prune(network, sparsity=0.25)
+    assert masks(network) == [[[0, 1, 1, 1]]]
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("number", [{"q": 50.0}, {"quality": 1.0}, {"sparsity": 0.5}])
+def test_nothing_left_to_prune(scope, number):
+    network = network_of([[1.0, 2.0]], [[3.0]])
+    prune(network, q=100.0)
+    record = prune(network, scope=scope, **number)
+    assert (record.removed, record.sparsity, events(record)) == (0, 1, ["nothing removed"])
+
+
+def test_a_layer_of_one_weight():
+    network = network_of([[1.0]], [[2.0]])
+    prune(network, sparsity=0.5)
+    assert network.layer_live_weights == [0, 1], "the share of one half each goes to the first"
+    network = network_of([[1.0]], [[0.5]])
+    prune(network, sparsity=0.5, scope="global")
+    assert network.layer_live_weights == [1, 0]
+
+
+# Counts, for any sizes, numbers and scopes
+
+shapes = st.lists(st.integers(1, 6), min_size=2, max_size=5)
+
+
+@given(shapes, st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4), st.sampled_from(["layer", "global"]))
+def test_counts_are_exact_and_masks_nested(sizes, targets, scope):
+    network = fp.MLP(sizes)
+    weights, before = network.total_weights, network.live.copy()
+    reached = 0
+    for sparsity in targets:
+        record = prune(network, sparsity=sparsity, scope=scope)
+        reached = max(reached, math.floor(sparsity * weights + 0.5))
+        assert network.live_weights == record.live == weights - reached
+        assert (network.live <= before).all()
+        assert not network.values[network.live == 0].any()
+        before = network.live.copy()
+
+
+@given(shapes, st.floats(0, 1, exclude_max=True))
+def test_scope_layer_gives_all_layers_the_same_sparsity(sizes, sparsity):
+    network = fp.MLP(sizes)
+    prune(network, sparsity=sparsity)
+    total = count_for(sparsity, network.total_weights)
+    for size, live in zip(network.layer_sizes, network.layer_live_weights, strict=True):
+        assert abs((size - live) - total * size / network.total_weights) < 1
+
+
+@given(shapes, st.floats(0, 100), st.sampled_from(["layer", "global"]), st.integers(0, 3))
+def test_thresholds_remove_what_is_not_above_and_no_more(sizes, q, scope, min_keep):
+    network = fp.MLP(sizes, dtype="float64", initialization=1.0)
+    before = network.weights
+    prune(network, q=q, scope=scope, min_keep=min_keep)
+    together = np.percentile(np.abs(np.concatenate([w.reshape(-1) for w in before])), q)
+    for weights, mask in zip(before, network.masks, strict=True):
+        limit = together if scope == "global" else np.percentile(np.abs(weights), q)
+        kept = np.sort(np.abs(weights).reshape(-1))[::-1][:min_keep]
+        expected = (np.abs(weights) > limit) | np.isin(np.abs(weights), kept)
+        np.testing.assert_array_equal(mask, expected)
+
+
+@given(shapes, st.floats(0, 0.99), st.integers(0, 3))
+def test_min_keep_of_global_scope_is_exact_or_refused(sizes, sparsity, min_keep):
+    network = fp.MLP(sizes)
+    possible = sum(max(0, size - min_keep) for size in network.layer_sizes)
+    wanted = count_for(sparsity, network.total_weights)
+    if wanted > possible:
+        with pytest.raises(ValueError, match="sparsity: expected at most"):
+            prune(network, sparsity=sparsity, scope="global", min_keep=min_keep)
+        assert network.sparsity == 0
+        return
+    prune(network, sparsity=sparsity, scope="global", min_keep=min_keep)
+    assert network.total_weights - network.live_weights == wanted
+    for size, live in zip(network.layer_sizes, network.layer_live_weights, strict=True):
+        assert live >= min(size, min_keep)
+
+
+@given(st.data())
+def test_share_out(data):
+    sizes = data.draw(st.lists(st.integers(1, 50), min_size=1, max_size=6))
+    pruned = [data.draw(st.integers(0, size)) for size in sizes]
+    total = data.draw(st.integers(sum(pruned), sum(sizes)))
+    shares = share_out(total, sizes, pruned)
+    assert sum(shares) == total
+    assert all(old <= new <= size for old, new, size in zip(pruned, shares, sizes, strict=True))
+    # No layer that lost weights is left with a higher sparsity than another could have taken, give or take one weight.
+    for size, share, old in zip(sizes, shares, pruned, strict=True):
+        others = zip(sizes, shares, strict=True)
+        assert share == old or all((share - 1) / size <= (new + 1) / other for other, new in others)
+
+
+def test_share_out_leaves_alone_what_is_past_the_common_sparsity():
+    assert share_out(60, [100, 100], [50, 0]) == [50, 10]
+    assert share_out(60, [100, 100], [10, 0]) == [30, 30]
+    assert share_out(3, [2, 2, 2, 2], [0, 0, 0, 0]) == [1, 1, 1, 0]
