@@ -143,12 +143,12 @@ class MLP:
     @property
     def sparsity(self) -> float:
         """Fraction of all weights that is pruned, in [0, 1]; 1 only if no weight is live."""
-        return 1 - self.live_weights / self.total_weights
+        return (self.total_weights - self.live_weights) / self.total_weights
 
     @property
     def layer_sparsity(self) -> list[float]:
         """Fraction of each layer's weights that is pruned, in [0, 1]."""
-        return [1 - live / size for live, size in zip(self.layer_live_weights, self.layer_sizes, strict=True)]
+        return [(size - live) / size for live, size in zip(self.layer_live_weights, self.layer_sizes, strict=True)]
 
     @property
     def compression(self) -> float:

@@ -347,6 +347,7 @@ class Pruner:
         events += [Event("kept more than asked", layer) for layer in held_back]
         emptied = [layer for layer in range(network.layers) if after[layer] == 0 < before[layer]]
         events += [Event("layer emptied", layer) for layer in emptied]
+        prunable = sum(network.layer_sizes[layer] for layer in self.prunable_layers)
         live = sum(after[layer] for layer in self.prunable_layers)
         return PruneRecord(
             rule=rule,
@@ -354,7 +355,7 @@ class Pruner:
             requested=amount,
             requested_sparsity=self._requested_sparsity(rule, amount, before),
             sparsity=network.sparsity,
-            prunable_sparsity=1 - live / sum(network.layer_sizes[layer] for layer in self.prunable_layers),
+            prunable_sparsity=(prunable - live) / prunable,
             layer_sparsity=tuple(network.layer_sparsity),
             removed=int(removed.size),
             live=sum(after),

@@ -1,0 +1,270 @@
+"""Rounds of pruning and retraining: records, nesting, and what becomes of a collapse."""
+
+import numpy as np
+import pytest
+
+import fastprune as fp
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return fp.load_dataset("digits")
+
+
+def dense(digits, **settings):
+    network = fp.MLP([64, 40, 10], seed=0)
+    trainer = fp.Trainer(network, **{"batch_size": 32, "seed": 0, **settings})
+    trainer.fit(digits.x_train, digits.y_train, 10)
+    return network, trainer
+
+
+def events(record):
+    return [str(event) for event in record.events]
+
+
+def test_the_loop(digits):
+    network, trainer = dense(digits)
+    pruner = fp.Pruner(trainer, rule="percentile", schedule=fp.schedules.PercentileRamp(q=30.0, rounds=4))
+    masks, records = [network.masks], []
+
+    def on_round(record):
+        records.append(record)
+        if record.after is not None:
+            masks.append(network.masks)
+
+    test = (digits.x_test, digits.y_test)
+    history = pruner.run(digits.x_train, digits.y_train, 5, test=test, on_round=on_round)
+
+    assert [record.round for record in history] == [1, 2, 3, 4]
+    assert pruner.round == 4
+    assert [record.after is None for record in records] == [True, False] * 4
+    assert records[1::2] == history
+    for earlier, later in zip(masks[:-1], masks[1:], strict=True):
+        assert all((new <= old).all() and (new < old).any() for old, new in zip(earlier, later, strict=True))
+    for record, before in zip(history, [0, *(r.sparsity for r in history)], strict=False):
+        assert record.requested == 30.0
+        assert record.requested_sparsity == pytest.approx(1 - 0.7 * (1 - before))
+        assert record.sparsity == pytest.approx(record.requested_sparsity, abs=2 / network.total_weights)
+        assert record.sparsity == record.prunable_sparsity
+        assert record.live + round(record.sparsity * network.total_weights) == network.total_weights
+        assert record.after.train.accuracy > 0.99
+        assert record.after.test.accuracy > 0.93
+        assert record.after.validation is None
+        assert record.before.train.loss > record.after.train.loss
+        assert (record.epochs, record.failed, record.events) == (5, False, ())
+        assert record.seconds > 0
+    assert history[-1].layer_sparsity == tuple(network.layer_sparsity)
+    assert history[-1].after.test == trainer.evaluate(*test)
+
+
+def test_pruning_beats_pruning_without_retraining(digits):
+    network, trainer = dense(digits)
+    history = fp.Pruner(trainer, schedule=[0.9]).run(digits.x_train, digits.y_train, 10)
+    assert history[0].before.train.accuracy < 0.8 < 0.98 < history[0].after.train.accuracy
+    assert network.sparsity == pytest.approx(0.9, abs=1e-4)
+
+
+def test_run_without_retraining_only_evaluates(digits):
+    network, trainer = dense(digits)
+    weights = network.values.copy()
+    history = fp.Pruner(trainer, schedule=[0.3, 0.5]).run(digits.x_train, digits.y_train, 0)
+    assert [record.sparsity for record in history] == [0.3, 0.5]
+    assert all(record.before == record.after for record in history)
+    np.testing.assert_array_equal(network.values[network.live > 0], weights[network.live > 0])
+
+
+def test_step_by_step_is_run(digits):
+    run, step = dense(digits), dense(digits)
+    schedule = fp.schedules.PolynomialDecay(0.0, 0.9, rounds=3)
+    fp.Pruner(run[1], schedule=schedule).run(digits.x_train, digits.y_train, 2)
+    pruner = fp.Pruner(step[1], schedule=schedule)
+    for _ in schedule:
+        pruner.step()
+        step[1].fit(digits.x_train, digits.y_train, 2)
+    np.testing.assert_array_equal(run[0].values, step[0].values)
+    with pytest.raises(ValueError, match="schedule: expected a number for round 3, got 3 rounds"):
+        pruner.step()
+
+
+def test_run_goes_on_where_steps_left_off(digits):
+    _, trainer = dense(digits)
+    pruner = fp.Pruner(trainer, schedule=[0.2, 0.4, 0.6])
+    pruner.step()
+    assert [record.round for record in pruner.run(digits.x_train, digits.y_train, 1)] == [2, 3]
+    assert pruner.run(digits.x_train, digits.y_train, 1) == []
+
+
+def test_same_seed_same_bits(digits):
+    values = []
+    for _ in range(2):
+        network, trainer = dense(digits, dropout=0.1)
+        fp.Pruner(trainer, schedule=[0.5, 0.8], scope="global").run(digits.x_train, digits.y_train, 3)
+        values.append(network.values)
+    np.testing.assert_array_equal(*values)
+
+
+def test_test_data_changes_nothing(digits):
+    """Nothing is ever chosen by looking at test data (invariant 7)."""
+    values = []
+    for test in (None, (digits.x_test, digits.y_test), (digits.x_test, digits.y_test[::-1])):
+        network, trainer = dense(digits)
+        fp.Pruner(trainer, schedule=[0.8, 0.95]).run(digits.x_train, digits.y_train, 3, test=test)
+        values.append(network.values)
+    np.testing.assert_array_equal(values[0], values[1])
+    np.testing.assert_array_equal(values[0], values[2])
+
+
+def test_retraining_rate(digits):
+    _, trainer = dense(digits)
+    history = fp.Pruner(trainer, schedule=[0.5]).run(digits.x_train, digits.y_train, 1, learning_rate=0.01)
+    assert history[0].learning_rate == 0.01
+    assert trainer.learning_rate == 0.1
+
+
+def test_a_round_that_removes_nothing_says_so(digits):
+    _, trainer = dense(digits)
+    history = fp.Pruner(trainer, schedule=[0.5, 0.5, 0.4]).run(digits.x_train, digits.y_train, 1)
+    assert [events(record) for record in history] == [[], ["nothing removed"], ["nothing removed"]]
+    assert [record.sparsity for record in history] == [0.5, 0.5, 0.5]
+    assert [record.requested for record in history] == [0.5, 0.5, 0.4]
+
+
+def test_an_emptied_layer_fails_the_round_and_the_last_good_network_stays(digits):
+    """Failure (b) of the seed program, and the end of every loop that prunes too much."""
+    network, trainer = dense(digits)
+    pruner = fp.Pruner(trainer, rule="percentile", schedule=[50.0, {0: 100.0}, 10.0])
+    history = pruner.run(digits.x_train, digits.y_train, 3)
+    assert [record.failed for record in history] == [False, True]
+    assert events(history[1]) == ["layer emptied (layer 0)", "collapsed", "collapsed", "failed"]
+    assert history[1].after.train.collapsed
+    assert history[1].learning_rate == pytest.approx(0.01)
+    assert history[1].epochs == 6
+    assert history[1].layer_sparsity[0] == 1, "the record tells what was tried"
+    assert network.sparsity == history[0].sparsity
+    assert trainer.evaluate(digits.x_train, digits.y_train) == history[0].after.train
+    assert pruner.round == 1
+
+
+def test_an_emptied_network_is_defined(digits):
+    network, trainer = dense(digits)
+    pruner = fp.Pruner(trainer, rule="percentile", schedule=[100.0])
+    record = pruner.step()
+    assert events(record) == ["layer emptied (layer 0)", "layer emptied (layer 1)"]
+    assert (network.sparsity, network.live_weights) == (1, 0)
+    history = trainer.fit(digits.x_train, digits.y_train, 5)
+    assert history.train.collapsed
+    assert len(set(network.predict(digits.x_test))) == 1
+    assert not network.values[: network.total_weights].any()
+
+
+def test_a_collapse_at_the_first_rate_is_retried_at_a_tenth(digits):
+    """At the first rate all ReLUs die; at a tenth of it they do not."""
+    network, trainer = dense(digits)
+    history = fp.Pruner(trainer, schedule=[0.97]).run(digits.x_train, digits.y_train, 4, learning_rate=10.0)
+    assert events(history[0]) == ["collapsed"]
+    assert not history[0].failed
+    assert not history[0].after.train.collapsed
+    assert history[0].learning_rate == pytest.approx(1.0)
+    assert history[0].epochs == 8
+    assert network.sparsity == pytest.approx(0.97, abs=1e-4)
+
+
+def test_divergence_in_both_attempts_fails_the_round(digits):
+    x, y = digits.x_train, digits.y_train.astype("float32")
+    network = fp.MLP([64, 40, 1])
+    trainer = fp.Trainer(network, learning_rate=1e-3)
+    trainer.fit(x, y, 3)
+    before = network.values.copy()
+    pruner = fp.Pruner(trainer, schedule=[0.5, 0.6])
+    history = pruner.run(x, y, 20, learning_rate=1e6)
+    assert [(record.failed, record.after, events(record)) for record in history] == [
+        (True, None, ["diverged", "diverged", "failed"])
+    ]
+    np.testing.assert_array_equal(network.values, before)
+    assert network.sparsity == 0
+    assert trainer._velocity.any(), "momentum is back, too"
+    assert np.isfinite(pruner.run(x, y, 2)[-1].after.train.loss), "a gentler run takes up at the same round"
+    assert network.sparsity == pytest.approx(0.6, abs=1e-3)
+
+
+def test_a_collapse_with_a_good_state_before_it_is_restored_under_the_mask():
+    data = fp.make_binary_images(seed=0)
+    network = fp.MLP([10800, 5, 4, 3, 2, 1], seed=2)
+    rise = {"learning_rate_schedule": lambda progress: 1 if progress < 0.6 else 200}
+    trainer = fp.Trainer(network, learning_rate=0.0075, momentum=0.0, batch_size=None, **rise)
+    fp.Trainer(network, learning_rate=0.0075, momentum=0.0, batch_size=None).fit(data.x_train, data.y_train, 600)
+    pruner = fp.Pruner(trainer, schedule=[0.3], scope="global", ignored_layers=[-1])
+    history = pruner.run(data.x_train, data.y_train, 100)
+    assert events(history[0]) == ["collapsed", "restored"]
+    assert not history[0].failed
+    assert not history[0].after.train.collapsed
+    assert history[0].after.train.loss < history[0].before.train.loss
+    assert network.sparsity == pytest.approx(0.3, abs=1e-4)
+    assert not network.values[network.live == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"trainer": None}, "trainer: expected a Trainer, got NoneType"),
+        ({"rule": "l1"}, "rule: expected one of 'sparsity', 'percentile', 'std', got 'l1'"),
+        ({"scope": "local"}, "scope: expected one of 'layer', 'global', got 'local'"),
+        ({"schedule": []}, "schedule: expected a sequence of at least one number"),
+        ({"schedule": 0.5}, "schedule: expected a sequence"),
+        ({"schedule": [0.5, 1.0]}, r"schedule\[1\]: expected a number in \[0, 1\), got 1.0"),
+        ({"schedule": [float("nan")]}, r"schedule\[0\]: expected a number"),
+        ({"schedule": fp.schedules.PercentileRamp(q=20.0)}, r"schedule\[0\]: expected a number in \[0, 1\), got 20.0"),
+        ({"schedule": [101.0], "rule": "percentile"}, r"schedule\[0\]: expected a number in \[0, 100\], got 101.0"),
+        ({"schedule": [-1.0], "rule": "std"}, r"schedule\[0\]: expected a number in \[0, inf\), got -1.0"),
+        ({"schedule": [{5: 0.5}]}, r"schedule\[0\]: expected layers in -2 .. 1, got 5"),
+        ({"schedule": [{0: 2}]}, r"schedule\[0\]\[0\]: expected a number in \[0, 1\), got 2"),
+        ({"schedule": [{}]}, r"schedule\[0\]: expected a number for at least one layer"),
+        ({"schedule": [{0: 0.5}], "scope": "global"}, r"schedule\[0\]: expected one number in scope 'global'"),
+        ({"schedule": [{0: 0.5}], "ignored_layers": [0]}, r"schedule\[0\]: expected layers that are not ignored, got layer 0"),
+        ({"ignored_layers": [2]}, "ignored_layers: expected layers in -2 .. 1, got 2"),
+        ({"ignored_layers": [0, 1]}, "ignored_layers: expected to leave a layer to prune, got all 2"),
+        ({"ignored_layers": [0]}, r"schedule\[0\]: expected a sparsity of all weights of at most 0.375.*got 0.5"),
+        ({"min_keep": -1}, "min_keep: expected an integer of at least 0, got -1"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    trainer = fp.Trainer(fp.MLP([5, 3, 3]))
+    with pytest.raises(ValueError, match=message):
+        fp.Pruner(**{"trainer": trainer, "schedule": [0.5], **arguments})
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        ({"sparsity": 1.0}, r"sparsity: expected a number in \[0, 1\), got 1.0"),
+        ({"sparsity": -0.1}, "sparsity: expected a number"),
+        ({"q": 101}, r"q: expected a number in \[0, 100\], got 101"),
+        ({"quality": "high"}, r"quality: expected a number in \[0, inf\), got 'high'"),
+        ({"q": 5, "sparsity": 0.5}, "step: expected one number at the most, got q, sparsity"),
+    ],
+)
+def test_a_bad_step_changes_nothing(number, message):
+    network = fp.MLP([5, 3, 3])
+    pruner = fp.Pruner(fp.Trainer(network), schedule=[0.5])
+    with pytest.raises(ValueError, match=message):
+        pruner.step(**number)
+    assert network.sparsity == 0
+    assert pruner.round == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": -1}, "epochs: expected an integer"),
+        ({"learning_rate": 0}, "learning_rate: expected a number"),
+        ({"test": (np.ones((2, 4)), [0, 1])}, "x: expected finite numbers of shape"),
+        ({"y": [0, 1, 7]}, "y: expected integers"),
+    ],
+)
+def test_a_bad_run_changes_nothing(arguments, message):
+    network = fp.MLP([5, 3, 3])
+    pruner = fp.Pruner(fp.Trainer(network), schedule=[0.5])
+    with pytest.raises(ValueError, match=message):
+        pruner.run(**{"x": np.ones((3, 5)), "y": [0, 1, 2], "epochs": 1, **arguments})
+    assert network.sparsity == 0
+    assert pruner.round == 0

@@ -1,0 +1,423 @@
+"""The training loop: what is learned, what is kept, what is repeated, and what is refused."""
+
+import threading
+
+import numpy as np
+import pytest
+import reference
+
+import fastprune as fp
+from fastprune import blas, trainer
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return fp.load_dataset("digits")
+
+
+def blobs(count=60, features=4, classes=3, seed=0):
+    """Classes around different points: easy to learn."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(count) % classes)
+    centres = 3 * rng.standard_normal((classes, features))
+    return (centres[y] + rng.standard_normal((count, features))).astype("float32"), y
+
+
+def trained(epochs=5, sizes=(4, 8, 3), network_settings=None, fit=None, **settings):
+    x, y = blobs()
+    network = fp.MLP(list(sizes), **(network_settings or {}))
+    history = fp.Trainer(network, **{"batch_size": 16, **settings}).fit(x, y, epochs, **(fit or {}))
+    return network, history
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("batch_size", [None, 7, 1000])
+def test_it_learns(optimizer, activation, batch_size):
+    rate = {"sgd": 0.1, "adam": 0.02}[optimizer]
+    network, history = trained(
+        40, network_settings={"activation": activation}, optimizer=optimizer, learning_rate=rate, batch_size=batch_size
+    )
+    x, y = blobs()
+    assert history.train.accuracy > 0.9
+    assert history.train.accuracy == (network.predict(x) == y).mean()
+    assert network.loss == "softmax_cross_entropy"
+    assert not history.train.collapsed
+
+
+def test_momentum_and_nesterov_and_decay_are_the_twins():
+    x, y = blobs()
+    network = fp.MLP([4, 8, 3], dtype="float64", activation="tanh")
+    settings = {"momentum": 0.8, "nesterov": True, "l1": 0.002, "l2": 0.03}
+    w, v = network.values.copy(), np.zeros_like(network.values)
+    decay = np.arange(w.size) < network.total_weights
+    bounds = network.layout
+    for step in range(6):
+        weights = [
+            w[a:b].reshape(shape)
+            for a, b, shape in zip(bounds.weights[:-1], bounds.weights[1:], [(8, 4), (3, 8)], strict=True)
+        ]
+        biases = [w[a:b] for a, b in zip(bounds.biases[:-1], bounds.biases[1:], strict=True)]
+        _, _, *parts = reference.gradients(x.astype(float), y, weights, biases, "tanh", "softmax_cross_entropy")
+        g = np.concatenate([part.reshape(-1) for group in parts for part in group])
+        rate = 0.2 * (1 - step / 6)
+        w, v = reference.sgd_step(w, v, g, np.ones(w.size), rate, 0.8, True, 0.002 * decay, 0.03 * decay)
+    fp.Trainer(network, learning_rate=0.2, learning_rate_schedule="linear", batch_size=None, **settings).fit(x, y, 6)
+    np.testing.assert_allclose(network.values, w, rtol=1e-10, atol=1e-13)
+
+
+def test_regression_and_binary_labels():
+    x, _ = blobs()
+    y = (x[:, :1] - x[:, 1:2]).astype("float32")
+    network = fp.MLP([4, 16, 1])
+    history = fp.Trainer(network, learning_rate=0.01).fit(x, y, 200)
+    assert network.loss == "mean_squared_error"
+    assert history.train.accuracy is None
+    assert history.epochs[-1].accuracy is None
+    assert history.train.loss == pytest.approx(((network.predict(x) - y[:, 0]) ** 2).mean(), rel=1e-4)
+    assert history.train.loss < 0.1 * y.var()
+
+    network = fp.MLP([4, 8, 1])
+    history = fp.Trainer(network, learning_rate=0.1).fit(x, (y[:, 0] > 0), 60)
+    assert network.loss == "sigmoid_cross_entropy"
+    assert history.train.accuracy > 0.95
+
+    network = fp.MLP([4, 8, 2])
+    history = fp.Trainer(network, learning_rate=0.1).fit(x, np.hstack([y > 0, x[:, 2:3] > 0]).astype(int), 60)
+    assert network.loss == "sigmoid_cross_entropy"
+    assert history.train.accuracy == (network.predict(x) == np.hstack([y > 0, x[:, 2:3] > 0])).all(axis=1).mean()
+
+
+def test_a_given_loss_is_not_inferred():
+    x, y = blobs(classes=2)
+    network = fp.MLP([4, 1], loss="mean_squared_error")
+    fp.Trainer(network, learning_rate=0.01).fit(x, y, 1)
+    assert network.loss == "mean_squared_error"
+
+
+def test_history_tells_each_epoch():
+    _, history = trained(4, learning_rate=0.2, learning_rate_schedule="linear")
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4]
+    assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx([0.2, 0.15, 0.1, 0.05])
+    assert history.epochs[0].loss > history.epochs[-1].loss
+    assert all(0 <= epoch.accuracy <= 1 and epoch.validation is None for epoch in history.epochs)
+    assert history.seconds > 0
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_all_samples():
+    # A learning rate next to nothing: each batch sees the same network.
+    network, history = trained(1, learning_rate=1e-12, batch_size=7, network_settings={"dtype": "float64"})
+    x, y = blobs()
+    evaluation = fp.Trainer(network).evaluate(x, y)
+    assert history.epochs[0].loss == pytest.approx(evaluation.loss, rel=1e-9)
+    assert history.epochs[0].accuracy == evaluation.accuracy
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("step", [1, 1, 0.1, 0.01]),
+        ("linear", [1, 0.75, 0.5, 0.25]),
+        ("cosine", [1, 0.853553, 0.5, 0.146447]),
+        (lambda progress: 1 - progress**2, [1, 0.9375, 0.75, 0.4375]),
+    ],
+)
+def test_learning_rate_schedules(name, factors):
+    _, history = trained(4, learning_rate=0.1, learning_rate_schedule=name)
+    assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx([0.1 * f for f in factors], rel=1e-5)
+
+
+def test_same_seed_same_bits():
+    runs = [trained(3, dropout=0.3, seed=seed)[0].values for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert (runs[0] != runs[2]).any()
+
+
+def test_same_bits_whatever_the_length_of_spans(monkeypatch):
+    values = []
+    for flop in (1, 3e6, 1e9):
+        monkeypatch.setattr(trainer, "_SPAN_FLOP", flop)
+        network, history = trained(6, dropout=0.3, learning_rate=0.02)
+        assert not history.restored  # where it can go back to does depend on the spans
+        values.append(network.values)
+    np.testing.assert_array_equal(values[0], values[1])
+    np.testing.assert_array_equal(values[0], values[2])
+
+
+def test_same_bits_beside_another_training():
+    """Two trainings at once share BLAS, which must stay at one thread until both are done."""
+    expected = trained(30, sizes=(4, 200, 200, 3))[0].values
+    found = []
+    threads = [
+        threading.Thread(target=lambda epochs=epochs: found.append(trained(epochs, sizes=(4, 200, 200, 3))[0].values))
+        for epochs in (2, 30, 30)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    same = [np.array_equal(values, expected) for values in found]
+    assert sorted(same) == [False, True, True]
+    assert blas._users == 0
+
+
+def test_blas_has_one_thread_inside_and_its_own_outside():
+    def threads():
+        return [pool["num_threads"] for pool in blas._controller().select(user_api="blas").info()]
+
+    before = threads()
+    with blas.one_blas_thread():
+        with blas.one_blas_thread():
+            pass
+        assert set(threads()) == {1}
+    assert threads() == before
+
+
+def test_pruned_weights_and_their_state_stay_zero():
+    """Invariant 1, through momentum, Nesterov, Adam and decay."""
+    x, y = blobs()
+    for settings in ({}, {"nesterov": True}, {"optimizer": "adam", "learning_rate": 0.01}):
+        network = fp.MLP([4, 8, 3])
+        trainer = fp.Trainer(network, batch_size=16, l1=0.001, l2=0.001, **settings)
+        trainer.fit(x, y, 3)  # momentum is under way
+        fp.Pruner(trainer, schedule=[0.0]).step(sparsity=0.6)
+        dead = network.live == 0
+        for _ in range(3):
+            for vector in (network.values, trainer._velocity, trainer._square):
+                assert not vector[dead[: vector.size]].any()
+            trainer.fit(x, y, 2)
+        assert network.values[network.live == 1].all()
+        assert network.sparsity == pytest.approx(0.6, abs=0.01)
+
+
+def test_the_best_state_is_kept(monkeypatch):
+    """A learning rate that grows: the loss falls, then rises; the end is worse than the middle."""
+    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
+    x, y = blobs()
+    network = fp.MLP([4, 8, 3])
+    rate = {"learning_rate": 0.05, "learning_rate_schedule": lambda progress: 1 if progress < 0.7 else 60}
+    history = fp.Trainer(network, batch_size=None, momentum=0.0, **rate).fit(x, y, 30)
+    losses = [epoch.loss for epoch in history.epochs]
+    assert losses[-1] > 2 * min(losses)
+    assert history.restored
+    assert history.train.loss == pytest.approx(min(losses), rel=1e-6)
+    assert fp.Trainer(network).evaluate(x, y) == history.train
+
+
+def test_the_best_state_is_the_best_on_held_out_samples():
+    """Labels of noise: what is learned of them does not hold for others, and the start is the best."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 10)).astype("float32"), rng.integers(0, 2, 40)
+    other = rng.normal(size=(200, 10)).astype("float32"), rng.integers(0, 2, 200)
+    network = fp.MLP([10, 64, 2])
+    history = fp.Trainer(network, learning_rate=0.1).fit(x, y, 40, validation=other)
+    held_out = [epoch.validation.loss for epoch in history.epochs]
+    assert history.restored
+    assert history.validation.loss <= min(held_out)
+    assert held_out[-1] > history.validation.loss
+    assert history.validation == fp.Trainer(network).evaluate(*other)
+
+
+def test_restored_state_includes_momentum_and_masks():
+    x, y = blobs()
+    trainer = fp.Trainer(fp.MLP([4, 8, 3]))
+    trainer.fit(x, y, 2)
+    state = trainer.snapshot()
+    fp.Pruner(trainer, schedule=[0.0]).step(sparsity=0.9)
+    trainer.fit(x, y, 2)
+    trainer.restore(state)
+    assert trainer.network.sparsity == 0
+    for now, then in zip(trainer.snapshot(), state, strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert trainer._velocity.any()
+
+
+def test_convergence(monkeypatch):
+    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
+    _, history = trained(2000, tolerance=1e-3, patience=5, batch_size=None, learning_rate=0.3)
+    assert history.converged
+    assert 5 < len(history.epochs) < 1000
+    losses = [epoch.loss for epoch in history.epochs]
+    assert losses[-6] - min(losses[-5:]) <= 5e-3
+    _, history = trained(20, tolerance=0.0, patience=15, batch_size=None)
+    assert not history.converged
+    assert len(history.epochs) == 20
+
+
+@pytest.mark.parametrize("flop", [1, 1e9])
+def test_divergence_names_the_epoch_and_restores(monkeypatch, flop):
+    monkeypatch.setattr(trainer, "_SPAN_FLOP", flop)
+    x, y = blobs()
+    y = y.astype("float32")
+    network = fp.MLP([4, 16, 1])
+    tame = fp.Trainer(network, learning_rate=1e-3)
+    tame.fit(x, y, 3)
+    before = tame.evaluate(x, y)
+    wild = fp.Trainer(network, learning_rate=1e-3, batch_size=None, learning_rate_schedule=lambda p: 1 if p < 0.5 else 1e9)
+    with pytest.raises(fp.DivergenceError, match=r"the loss became (nan|inf) in epoch (\d+) of 40 .*restored") as error:
+        wild.fit(x, y, 40)
+    epoch = int(str(error.value).split("epoch ")[1].split()[0])
+    assert 20 < epoch < 40
+    after = tame.evaluate(x, y)
+    assert np.isfinite(network.values).all()
+    assert np.isfinite(after.loss)
+    if flop == 1:  # a state a step: the last finite one is the one just before
+        assert after.loss > before.loss
+    assert np.isfinite(tame.fit(x, y, 1).train.loss), "training can go on"
+
+
+def test_callback_sees_progress_and_may_stop(monkeypatch):
+    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
+    seen = []
+    trained(2, batch_size=16, fit={"callback": seen.append})
+    assert [p.step for p in seen] == list(range(1, 9))
+    assert {p.steps for p in seen} == {8}
+    assert all(np.isfinite(p.loss) and 0 < p.loss < 10 for p in seen)
+
+    def stop(progress):
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    x, y = blobs()
+    network = fp.MLP([4, 8, 3])
+    start = network.values.copy()
+    with pytest.raises(KeyboardInterrupt):
+        fp.Trainer(network, batch_size=16).fit(x, y, 2, callback=stop)
+    assert (network.values != start).any()
+    assert np.isfinite(network.values).all()
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("features", [1, 3])
+def test_one_sample_and_one_feature(samples, features):
+    x, y = np.ones((samples, features)), np.arange(samples)
+    network = fp.MLP([features, 1, 2])
+    history = fp.Trainer(network).fit(x, y, 3)
+    assert np.isfinite(history.train.loss)
+    assert network.predict(x).shape == (samples,)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_one_class_is_no_collapse(outputs):
+    x, _ = blobs()
+    history = fp.Trainer(fp.MLP([4, 8, outputs])).fit(x, np.zeros(60, int), 20)
+    assert history.train.accuracy == 1
+    assert not history.train.collapsed
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_collapse_is_the_entropy_of_the_labels_or_worse(outputs):
+    """Failure (a) of the seed program: 107:74 labels, cost 0.6764, accuracy 59.1 %."""
+    y = np.repeat([0, 1], [107, 74])
+    x = np.random.default_rng(0).normal(size=(181, 3))
+    network = fp.MLP([3, outputs])
+    network.values[:] = 0
+    biases = network.values[network.layout.biases[0] :]
+    tell = fp.Trainer(network).evaluate
+    biases[-1] = np.log(74 / 107)
+    evaluation = tell(x, y)
+    assert evaluation.loss == pytest.approx(0.6764, abs=5e-5)
+    assert evaluation.accuracy == pytest.approx(0.591, abs=5e-4)
+    assert evaluation.collapsed
+    biases[-1] = -3.0  # surer of the same answer, and wrong more dearly
+    assert tell(x, y).loss > 1
+    assert tell(x, y).collapsed
+    network.values[0 if outputs == 1 else 3] = 5.0  # answers differ, however badly
+    assert not tell(x, y).collapsed
+
+
+def test_a_constant_answer_with_a_loss_below_the_entropy_is_no_collapse():
+    """All samples are put into the larger class, but with probabilities that tell the classes apart."""
+    y = np.repeat([0, 1], [107, 74])
+    network = fp.MLP([1, 1], dtype="float64", loss="sigmoid_cross_entropy")
+    network.values[:] = [2.0, -2.1]
+    evaluation = fp.Trainer(network).evaluate(y.reshape(-1, 1), y)
+    assert len(set(network.predict(y.reshape(-1, 1)))) == 1
+    assert not evaluation.collapsed
+
+
+def test_epochs_0_only_evaluates():
+    x, y = blobs()
+    network = fp.MLP([4, 8, 3])
+    before = network.values.copy()
+    history = fp.Trainer(network).fit(x, y, 0)
+    np.testing.assert_array_equal(network.values, before)
+    assert history.epochs == ()
+    assert history.train == fp.Trainer(network).evaluate(x, y)
+
+
+def test_digits(digits):
+    network = fp.MLP([64, 50, 10])
+    trainer = fp.Trainer(network, batch_size=32)
+    trainer.fit(digits.x_train, digits.y_train, 30)
+    assert trainer.evaluate(digits.x_test, digits.y_test).accuracy > 0.95
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"network": "mlp"}, "network: expected an MLP, got str"),
+        ({"optimizer": "rmsprop"}, "optimizer: expected one of 'sgd', 'adam', got 'rmsprop'"),
+        ({"learning_rate": 0}, r"learning_rate: expected a number in \(0, inf\), got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a number"),
+        ({"learning_rate": float("inf")}, "learning_rate: expected a number"),
+        ({"learning_rate": "fast"}, "learning_rate: expected a number"),
+        ({"learning_rate": True}, "learning_rate: expected a number"),
+        ({"learning_rate_schedule": "exponential"}, "learning_rate_schedule: expected one of 'constant', 'step'"),
+        ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
+        ({"nesterov": 1}, "nesterov: expected True or False, got 1"),
+        ({"nesterov": True, "optimizer": "adam"}, "nesterov: expected optimizer 'sgd', got 'adam'"),
+        ({"l1": -1}, r"l1: expected a number in \[0, inf\), got -1"),
+        ({"l2": -0.1}, "l2: expected a number"),
+        ({"dropout": 1.0}, r"dropout: expected a number in \[0, 1\), got 1.0"),
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
+        ({"batch_size": 2.0}, "batch_size: expected an integer"),
+        ({"tolerance": -1e-9}, "tolerance: expected a number"),
+        ({"patience": 0}, "patience: expected an integer of at least 1"),
+        ({"n_jobs": 2}, "n_jobs: expected 1"),
+        ({"n_jobs": 0}, "n_jobs: expected an integer of at least 1"),
+        ({"seed": -1}, "seed: expected an integer of at least 0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fp.Trainer(**{"network": fp.MLP([4, 3]), **arguments})
+
+
+X, Y = np.ones((6, 4)), np.arange(6) % 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": np.ones((6, 5))}, r"x: expected finite numbers of shape \(N, 4\), got shape \(6, 5\)"),
+        ({"x": np.ones((0, 4))}, "x: expected at least one sample"),
+        ({"x": np.full((6, 4), np.inf)}, "x: expected finite numbers .*got NaN or infinity"),
+        ({"y": Y[:5]}, r"y: expected integers of shape \(6,\) in 0 .. 2, got int64 of shape \(5,\)"),
+        ({"y": Y + 1}, "y: expected integers .* in 0 .. 2, got values from 1 to 3"),
+        ({"y": Y - 1}, "got values from -1 to 1"),
+        ({"y": Y.astype(str)}, "y: expected numbers, got dtype <U"),
+        ({"y": np.full((6, 3), np.nan)}, r"y: expected finite numbers of shape \(6, 3\), got NaN or infinity"),
+        ({"y": np.ones((6, 2))}, r"y: expected finite numbers of shape \(6, 3\), got shape \(6, 2\)"),
+        ({"y": np.full((6, 3), 2)}, r"y: expected numbers in 0 .. 1 of shape \(6, 3\), got values from 2 to 2"),
+        ({"epochs": -1}, "epochs: expected an integer of at least 0, got -1"),
+        ({"epochs": 1.5}, "epochs: expected an integer"),
+        ({"learning_rate": -1}, "learning_rate: expected a number"),
+        ({"validation": X}, r"validation: expected a pair \(x, y\), got ndarray"),
+        ({"validation": (X[:, :2], Y)}, r"validation\[0\]: expected finite numbers of shape \(N, 4\)"),
+        ({"validation": (X, Y[:2])}, r"validation\[1\]: expected integers"),
+    ],
+)
+def test_bad_data_changes_nothing(arguments, message):
+    network = fp.MLP([4, 3])
+    before = network.values.copy()
+    with pytest.raises(ValueError, match=message):
+        fp.Trainer(network).fit(**{"x": X, "y": Y, "epochs": 1, **arguments})
+    np.testing.assert_array_equal(network.values, before)
+    assert network.loss is None
+
+
+def test_a_schedule_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match=r"learning_rate_schedule: expected a number in \[0, inf\), got -1"):
+        fp.Trainer(fp.MLP([4, 3]), learning_rate_schedule=lambda progress: -1).fit(X, Y, 1)
