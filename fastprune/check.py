@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.kernels.tile import all_finite
 
+
 def one_of(name: str, value: Any, choices: Collection[str]) -> str:
     """`value`, if it is one of the names `choices`."""
     if not isinstance(value, str) or value not in choices:

@@ -204,8 +204,9 @@ class MLP:
             raise ValueError("predict_proba: expected a classification, got a network trained on mean_squared_error")
         logits = self.logits(x)
         if self.loss == "softmax_cross_entropy":
-            exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-            return exponentials / exponentials.sum(axis=1, keepdims=True)
+            exponentials: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
+            exponentials /= exponentials.sum(axis=1, keepdims=True)
+            return exponentials
         small = np.exp(-abs(logits))
         positive: Floats = np.where(logits > 0, 1, small) / (1 + small)
         return np.hstack([1 - positive, positive]) if self.sizes[-1] == 1 else positive
@@ -237,11 +238,12 @@ class MLP:
         (2,)
         """
         loss = self._known_loss()
-        logits = self.logits(x)
+        result: npt.NDArray[Any] = self.logits(x)
         if loss == "softmax_cross_entropy":
-            return logits.argmax(axis=1)
-        result = logits if loss == "mean_squared_error" else (logits > 0).astype(np.int64)
-        return result[:, 0] if self.sizes[-1] == 1 else result
+            result = result.argmax(axis=1)
+        elif loss == "sigmoid_cross_entropy":
+            result = (result > 0).astype(np.int64)
+        return result[:, 0] if result.ndim == 2 and result.shape[1] == 1 else result
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.
@@ -372,7 +374,7 @@ def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 def _layout(sizes: list[int], activation: int) -> Layout:
     shapes = list(pairwise(sizes))
     weights = np.cumsum([0] + [fan_in * fan_out for fan_in, fan_out in shapes], dtype=np.int64)
-    rows = np.cumsum([0] + sizes[1:], dtype=np.int64)
+    rows = np.cumsum([0, *sizes[1:]], dtype=np.int64)
     return Layout(np.array(sizes, np.int64), weights, weights[-1] + rows, rows, activation)
 
 

@@ -20,7 +20,7 @@ class Event:
 
     Kinds: "nothing removed" (the prune changed no mask), "kept more than asked" (`min_keep` held weights back),
     "layer emptied" (its last live weight went), "diverged" and "collapsed" (so an attempt at retraining ended),
-    "restored" (its best state had not collapsed, and was restored), "failed" (both attempts came to nothing: the
+    "restored" (the attempt's best state had not collapsed, and is used), "failed" (both attempts came to nothing: the
     network is the previous round's).
     """
 
@@ -234,9 +234,10 @@ class Pruner:
     ) -> list[RoundRecord]:
         """Prune and retrain for each number of the schedule that is left.
 
-        A retraining that collapses (see `Evaluation.collapsed`) or diverges is undone and tried once more from the
-        pruned weights, at a tenth of the learning rate. If that fails too, so has the round: the network goes back
-        to the end of the round before, and the loop ends.
+        A retraining that ends collapsed (see `Evaluation.collapsed`) or diverges is undone, back to its best state,
+        and tried once more at a tenth of the learning rate. If the best state is then still a collapsed one, or the
+        loss diverges again, the round has failed: the network goes back to the end of the round before, and the loop
+        ends.
 
         Parameters
         ----------
@@ -286,11 +287,12 @@ class Pruner:
             if on_round is not None:
                 on_round(record)
             for attempt in (rate, rate * RETRY):
-                record = self._retrain(record, x, y, epochs, attempt, validation, callback, scores)
-                if not record.failed:
+                record, settled = self._retrain(record, x, y, epochs, attempt, validation, callback, scores)
+                if settled:
                     break
-                trainer.restore(pruned)
-            else:
+                if record.failed:
+                    trainer.restore(pruned)
+            if record.failed:
                 trainer.restore(previous)
                 self.round -= 1
                 record = replace(record, events=(*record.events, Event("failed")))
@@ -311,11 +313,10 @@ class Pruner:
         validation: LabelledSet | None,
         callback: Callback | None,
         scores: Callable[[Evaluation], Scores],
-    ) -> RoundRecord:
-        """The record after one attempt at retraining."""
+    ) -> tuple[RoundRecord, bool]:
+        """The record after one attempt at retraining, and whether that ended neither collapsed nor diverged."""
         started = time.perf_counter()
-        events, made = list(record.events), 0
-        after = None
+        events, made, after = list(record.events), 0, None
         try:
             history = self.trainer.fit(x, y, epochs, learning_rate=rate, validation=validation, callback=callback)
         except DivergenceError:
@@ -326,7 +327,8 @@ class Pruner:
                 events.append(Event("collapsed"))
                 if not history.train.collapsed:
                     events.append(Event("restored"))
-        return replace(
+        settled = len(events) == len(record.events)
+        record = replace(
             record,
             after=after,
             learning_rate=rate,
@@ -335,6 +337,7 @@ class Pruner:
             failed=after is None or after.train.collapsed,
             events=tuple(events),
         )
+        return record, settled
 
     def _prune(self, rule: str, amount: Amount) -> PruneRecord:
         network = self.trainer.network

@@ -137,7 +137,7 @@ class PolynomialDecay(Schedule):
 
     def at(self, round: int) -> float:
         """The sparsity of round `round`."""
-        remaining = (1 - (round + 1) / self.rounds) ** self.power
+        remaining: float = (1 - (round + 1) / self.rounds) ** self.power
         return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * remaining
 
 
@@ -199,7 +199,8 @@ class GeometricDecay(Schedule):
     def at(self, round: int) -> float:
         """The sparsity of round `round`."""
         ratio = (1 - self.final_sparsity) / (1 - self.initial_sparsity)
-        return 1 - (1 - self.initial_sparsity) * ratio ** ((round + 1) / self.rounds)
+        left: float = ratio ** ((round + 1) / self.rounds)
+        return 1 - (1 - self.initial_sparsity) * left
 
 
 def _check_span(initial_sparsity: float, final_sparsity: float, rounds: int) -> None:

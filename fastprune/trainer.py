@@ -392,7 +392,10 @@ class Trainer:
 
     def _factors(self, start: int, stop: int, steps: int) -> Floats:
         """The schedule's factors of the learning rate for the steps from `start` to `stop`."""
-        factors = [check.number("learning_rate_schedule", self.learning_rate_schedule(i / steps), "[0, inf)") for i in range(start, stop)]
+        factors = [
+            check.number("learning_rate_schedule", self.learning_rate_schedule(i / steps), "[0, inf)")
+            for i in range(start, stop)
+        ]
         return np.array(factors)
 
     def _prepare(self, samples: Samples, batch: int) -> Callable[[Floats, npt.NDArray[np.int64], Floats, int], int]:
@@ -458,7 +461,7 @@ class _Checkpoints:
         self._marked, self.last = self.last, self._marked
 
     def rate(self, loss: float) -> None:
-        """The last good state has this loss: is it the best one?"""
+        """Keep the last good state, which has this loss, if it is the best one."""
         if loss < self.best_loss:
             self.best_loss = loss
             _copy(self.best, self.last)

@@ -76,7 +76,11 @@ def softmax_cross_entropy(logits, labels):
     shifted = logits - logits.max(axis=0)
     probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=0)
     one_hot = (np.arange(len(logits))[:, np.newaxis] == labels).astype(float)
-    return -np.log((probabilities * one_hot).sum(axis=0)).sum(), probabilities - one_hot, (logits.argmax(0) == labels).sum()
+    return (
+        -np.log((probabilities * one_hot).sum(axis=0)).sum(),
+        probabilities - one_hot,
+        (logits.argmax(0) == labels).sum(),
+    )
 
 
 def sigmoid_cross_entropy(logits, targets):

@@ -43,7 +43,13 @@ class Frozen:
 
 def test_derive_is_splitmix64():
     # The published test vector of SplitMix64 with seed 1234567 (its state grows by the golden gamma each time).
-    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    expected = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert [int(random.derive(np.uint64(1234567), i)) for i in range(5)] == expected
     assert [reference.derive(1234567, i) for i in range(5)] == expected
 
@@ -391,7 +397,15 @@ def test_one_step_agrees_with_the_twin(dtype, name, activation):
     np.testing.assert_allclose(parameters.gradient, gradient, **TOLERANCE[dtype])
     decay = np.arange(before.size) < network.total_weights
     w, v = reference.sgd_step(
-        before.astype(float), np.zeros(before.size), gradient, network.live, 0.1, 0.9, False, 0.001 * decay, 0.01 * decay
+        before.astype(float),
+        np.zeros(before.size),
+        gradient,
+        network.live,
+        0.1,
+        0.9,
+        False,
+        0.001 * decay,
+        0.01 * decay,
     )
     np.testing.assert_allclose(network.values, w, **TOLERANCE[dtype])
     np.testing.assert_allclose(parameters.velocity, v, **TOLERANCE[dtype])

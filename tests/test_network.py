@@ -231,7 +231,7 @@ def test_networks_can_be_copied_and_pickled():
     network = pruned()
     clone = copy.deepcopy(network)
     same(clone, network)
-    same(pickle.loads(pickle.dumps(network)), network)  # noqa: S301
+    same(pickle.loads(pickle.dumps(network)), network)
     clone.values[:] = 0
     assert network.values.any()
 

@@ -203,7 +203,9 @@ def test_a_layer_of_one_weight():
 shapes = st.lists(st.integers(1, 6), min_size=2, max_size=5)
 
 
-@given(shapes, st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4), st.sampled_from(["layer", "global"]))
+@given(
+    shapes, st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4), st.sampled_from(["layer", "global"])
+)
 def test_counts_are_exact_and_masks_nested(sizes, targets, scope):
     network = fp.MLP(sizes)
     weights, before = network.total_weights, network.live.copy()

@@ -23,10 +23,8 @@ def test_ramp_reproduces_the_nominal_degrees():
 
 
 def test_percentile_rule_reproduces_the_printed_degrees(monkeypatch):
-    printed = {
-        **{1: 5.002, 2: 9.754, 3: 14.262, 4: 18.544, 5: 22.614, 6: 26.48, 7: 30.151, 8: 33.639, 9: 36.954, 10: 40.101},
-        **{37: 84.946, 38: 85.695, 39: 86.406},
-    }
+    first = [5.002, 9.754, 14.262, 18.544, 22.614, 26.48, 30.151, 33.639, 36.954, 40.101]
+    printed = {**dict(enumerate(first, 1)), 37: 84.946, 38: 85.695, 39: 86.406}
     trainer = fp.Trainer(fp.MLP(SIZES, seed=0))
     ramp = PercentileRamp(q=5.0, rounds=39)
     pruner = fp.Pruner(trainer, rule="percentile", schedule=ramp, ignored_layers=[-1])
@@ -39,3 +37,75 @@ def test_percentile_rule_reproduces_the_printed_degrees(monkeypatch):
             monkeypatch.setitem(RULES, "percentile", with_zero)
         degrees[number] = round(100 * pruner.step().prunable_sparsity, 3)
     assert {number: degrees[number] for number in printed} == printed
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """The seed's network, trained on its pictures' stand-in as far as the seed's was: weights of a good round 0."""
+    data = fp.make_binary_images(seed=0)
+    network = fp.MLP(SIZES, seed=4)
+    trainer = fp.Trainer(network, learning_rate=0.0075, momentum=0.0, batch_size=None)
+    history = trainer.fit(data.x_train, data.y_train, 1000)
+    assert history.train.accuracy > 0.95
+    return data, network
+
+
+def copy_of(network):
+    copy = fp.MLP(network.sizes, loss=network.loss)
+    copy.values[:] = network.values
+    return copy
+
+
+def test_failure_a_a_retraining_stuck_at_the_entropy_is_no_success(dense):
+    """The seed went on as if nothing had happened, at cost 0.6764 and 59.1 / 61.7 % accuracy."""
+    data, network = dense
+    network = copy_of(network)
+    trainer = fp.Trainer(network, learning_rate=0.0075, momentum=0.0, batch_size=None)
+    pruner = fp.Pruner(trainer, rule="percentile", schedule=[50.0] * 6, ignored_layers=[-1], min_keep=1)
+    test = (data.x_test, data.y_test)
+    # At such a learning rate all ReLUs die, and at a tenth of it.
+    history = pruner.run(data.x_train, data.y_train, 150, learning_rate=5.0, test=test)
+
+    *good, failed = history
+    assert [[event.kind for event in record.events] for record in good] == [["collapsed", "restored"] * 2] * 2
+    assert not any(record.failed or record.after.train.collapsed for record in good)
+    assert failed.failed
+    assert [event.kind for event in failed.events] == ["kept more than asked", "collapsed", "collapsed", "failed"]
+    assert failed.after.train.loss == pytest.approx(0.6764, abs=5e-5)
+    assert round(100 * failed.after.train.accuracy, 1) == 59.1
+    assert round(100 * failed.after.test.accuracy, 1) == 61.7
+    assert trainer.evaluate(data.x_train, data.y_train) == good[-1].after.train
+    assert good[-1].after.train.accuracy > 0.85
+    assert network.sparsity == good[-1].sparsity
+
+
+def test_failure_b_an_emptied_layer_has_a_percentile(dense):
+    """The seed died of an IndexError: numpy.percentile of an empty list."""
+    with pytest.raises(IndexError):
+        np.percentile([], 20.0)
+    network = copy_of(dense[1])
+    pruner = fp.Pruner(fp.Trainer(network), rule="percentile", schedule=[20.0] * 40, ignored_layers=[-1])
+    events = [str(event) for _ in range(40) for event in pruner.step().events]
+    assert [event for event in events if event != "nothing removed"] == [
+        "layer emptied (layer 3)",
+        "layer emptied (layer 2)",
+        "layer emptied (layer 1)",
+    ]
+    assert network.layer_live_weights[1:] == [0, 0, 0, 2]
+    assert network.layer_live_weights[0] > 0
+    assert math.isfinite(pruner.step(quality=1.0).sparsity)
+
+
+def test_failure_c_pruned_weights_never_come_back(dense):
+    """Masks multiply up, through rounds of training with momentum and through another rule and scope."""
+    data, network = dense
+    network = copy_of(network)
+    trainer = fp.Trainer(network, learning_rate=0.001, momentum=0.9, batch_size=None)
+    dead = np.zeros(network.values.size, bool)
+    for number in ({"q": 20.0}, {"sparsity": 0.5}, {"quality": 0.5}, {"q": 5.0}):
+        fp.Pruner(trainer, schedule=[0.0]).step(**number)
+        trainer.fit(data.x_train, data.y_train, 5)
+        assert (network.live[dead] == 0).all()
+        assert (network.live == 0).sum() > dead.sum()
+        dead = network.live == 0
+        assert not network.values[dead].any()

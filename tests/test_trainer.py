@@ -254,7 +254,9 @@ def test_divergence_names_the_epoch_and_restores(monkeypatch, flop):
     tame = fp.Trainer(network, learning_rate=1e-3)
     tame.fit(x, y, 3)
     before = tame.evaluate(x, y)
-    wild = fp.Trainer(network, learning_rate=1e-3, batch_size=None, learning_rate_schedule=lambda p: 1 if p < 0.5 else 1e9)
+    wild = fp.Trainer(
+        network, learning_rate=1e-3, batch_size=None, learning_rate_schedule=lambda p: 1 if p < 0.5 else 1e9
+    )
     with pytest.raises(fp.DivergenceError, match=r"the loss became (nan|inf) in epoch (\d+) of 40 .*restored") as error:
         wild.fit(x, y, 40)
     epoch = int(str(error.value).split("epoch ")[1].split()[0])

@@ -1,4 +1,4 @@
-"""A seeded stand-in for a small set of photographs: is there a car in the picture or not?"""
+"""A seeded stand-in for a small set of photographs: is there a car in the picture or not."""
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from fastprune.kernels.layout import Floats
 HEIGHT, WIDTH, CHANNELS = 45, 80, 3
 TRAIN = (107, 74)  # pictures without and with a car
 TEST = (37, 23)
+
+Int = int | np.int64
 
 
 def make_binary_images(seed: int = 0) -> Dataset:
@@ -65,5 +67,5 @@ def _picture(rng: np.random.Generator, car: bool) -> Floats:
     return picture.clip(0, 1).astype(np.float32).reshape(-1)
 
 
-def _box(picture: Floats, rng: np.random.Generator, row: int, column: int, height: int, width: int) -> None:
+def _box(picture: Floats, rng: np.random.Generator, row: Int, column: Int, height: Int, width: Int) -> None:
     picture[row : row + height, column : column + width] = rng.uniform(0, 1, CHANNELS)

@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune.kernels.layout import Floats
-
-_EVERY = 5
+from fastprune.kernels.random import shuffle
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,11 @@ class Dataset:
 
     @classmethod
     def split(cls, name: str, x: Floats, y: npt.NDArray[Any]) -> Self:
-        """Take every fifth sample (the last of each five) for the test set, in the given order: a fixed split."""
-        test = np.arange(len(x)) % _EVERY == _EVERY - 1
+        """Take a fifth of the samples, and of each class, for the test set: at random, but always the same ones."""
+        order = np.empty(len(x), np.int64)
+        shuffle(order, np.uint64(0))
+        by_class = order[np.argsort(y.reshape(len(y), -1)[order, 0], kind="stable")]
+        test = np.isin(np.arange(len(x)), by_class[::5])
         return cls(name, x[~test], y[~test], x[test], y[test])
 
     @property

@@ -24,7 +24,7 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
     ----------
     name : str or path
         "digits": 1,797 handwritten digits of 8x8 pixels in [0, 1], ten classes, shipped with the package (UCI Optical
-        Recognition of Handwritten Digits); every fifth sample is in the test set, which makes 1,438 and 359.
+        Recognition of Handwritten Digits); a fixed fifth of each class is the test set, which makes 1,437 and 360.
 
         "mnist": 60,000 and 10,000 handwritten digits of 28x28 pixels in [0, 1]. The four IDX files, plain or gzipped,
         are taken from `data_dir`, else from the folder that the environment variable FASTPRUNE_DATA names, else from
@@ -32,10 +32,10 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
 
         "binary_images": what `make_binary_images()` makes.
 
-        A path ending in `.npz`: arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`, of which every fifth
-        sample is tested on. A path ending in `.csv`: comma-separated numbers, with or without a header line, the label
-        in the last column; every fifth row is tested on. Whole numbers as labels are classes from 0, others are values
-        to meet. Features are taken as they are: training wants them scaled to about 1.
+        A path ending in `.npz`: arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`, of which a fixed
+        fifth of each class is the test set. A path ending in `.csv`: comma-separated numbers, with or without a header
+        line, the label in the last column; split likewise. Whole numbers as labels are classes from 0, others are
+        values to meet. Features are taken as they are: training wants them scaled to about 1.
     data_dir : str or path, optional
         Folder of the MNIST files.
 
@@ -53,7 +53,7 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
     >>> import fastprune as fp
     >>> data = fp.load_dataset("digits")
     >>> data.x_train.shape, data.y_train.shape, data.x_test.shape
-    ((1438, 64), (1438,), (359, 64))
+    ((1437, 64), (1437,), (360, 64))
     """
     if name == "digits":
         arrays = read_npz(Path(__file__).with_name("digits.npz"))
@@ -110,7 +110,7 @@ def _is_row(line: str) -> bool:
 def _split(path: Path, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Dataset:
     x, y = _samples(x, y)
     if len(x) < 5:
-        raise ValueError(f"expected at least 5 samples, to keep every fifth for the test set, got {len(x)}")
+        raise ValueError(f"expected at least 5 samples, to keep a fifth for the test set, got {len(x)}")
     return Dataset.split(path.stem, x, y)
 
 

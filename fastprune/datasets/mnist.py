@@ -44,7 +44,7 @@ def _found(name: str, source: str, folder: Path) -> bytes:
     """The decompressed bytes of a file in the user's folder."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
-            return _decompressed(name, source, path)
+            return _checked(name, source, path, _read(name, source, path))
     raise ValueError(f"{source}: expected the MNIST files, got a folder {os.fspath(folder)!r} without {name}[.gz]")
 
 
@@ -52,6 +52,7 @@ def _cached(name: str) -> bytes:
     """The decompressed bytes of a file in the user's cache, downloaded if it is not there."""
     try:
         import pooch
+        import tqdm  # noqa: F401 - pooch's progress bar
     except ImportError:
         raise ValueError(
             "data_dir: expected a folder with the MNIST files (or FASTPRUNE_DATA), got none, and downloading them "
@@ -59,25 +60,31 @@ def _cached(name: str) -> bytes:
         ) from None
     path = Path(pooch.os_cache("fastprune")) / f"{name}.gz"
     if path.is_file():
-        return _decompressed(name, "cache", path)
+        return _checked(name, "cache", path, _read(name, "cache", path))
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for mirror in MIRRORS:
         try:
-            with atomic_write(path) as file:
+            with atomic_write(path) as file:  # what is not MNIST never gets to its place
                 download = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT)
                 download(f"{mirror}{name}.gz", file, None)
-                file.flush()
-                return _decompressed(name, "download", Path(file.name))
+                file.seek(0)
+                return _checked(name, "download", path, file.read())
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
             failures.append(f"{mirror}: {error}")
     raise ValueError(f"data_dir: expected MNIST from a mirror, got {'; '.join(failures)}")
 
 
-def _decompressed(name: str, source: str, path: Path) -> bytes:
-    """The file's bytes, gunzipped if need be, if they are the right ones."""
+def _read(name: str, source: str, path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{source}: expected MNIST's {name}, got {os.fspath(path)!r} ({error})") from error
+
+
+def _checked(name: str, source: str, path: Path, content: bytes) -> bytes:
+    """The content, gunzipped if need be, if it is the right one."""
+    try:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:

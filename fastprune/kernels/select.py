@@ -30,7 +30,7 @@ def partition(scores: Floats, k: int) -> float:
             low = i
         else:
             break
-    return scores[k]
+    return float(scores[k])
 
 
 @kernel
@@ -47,7 +47,7 @@ def percentile(scores: Floats, q: float) -> float:
     below = partition(scores, k)
     if k == n - 1:
         return below
-    above = scores[k + 1]
+    above: float = scores[k + 1]
     for i in range(k + 2, n):
         above = min(above, scores[i])
     # NumPy's two forms of the same line: exact at either end.

@@ -127,9 +127,7 @@ def train_steps(
             )
             loss += part
             right += correct
-            tile_backward(
-                parameters.gradient, workspace, tile, parameters.values, layout, key, first - start, keep
-            )
+            tile_backward(parameters.gradient, workspace, tile, parameters.values, layout, key, first - start, keep)
         losses[s], hits[s] = loss, right
         if not math.isfinite(loss):
             return s

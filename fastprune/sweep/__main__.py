@@ -53,9 +53,9 @@ def _sweep(command: Command) -> None:
     chosen = best(results)
     network = chosen.network
     display.say(
-        f"Best: seed {chosen.seed}, round {chosen.round}, {network.live_weights:,} of {network.total_weights:,} weights "
-        f"({network.compression:.1f}x): the smallest within {100 * config.tolerance:g} points of its dense network's "
-        f"accuracy on held-out samples."
+        f"Best: seed {chosen.seed}, round {chosen.round}, {network.live_weights:,} of {network.total_weights:,} "
+        f"weights ({network.compression:.1f}x): the smallest that is within {100 * config.tolerance:g} points of its "
+        "dense network's accuracy on held-out samples."
     )
     display.say(f"Wrote {out / 'results.csv'} and {out / 'best.npz'} in {time.perf_counter() - started:.1f} s.")
     display.say(f'Use it: fastprune.load("{out / "best.npz"}").predict(x)')

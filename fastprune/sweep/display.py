@@ -1,6 +1,5 @@
 """What a person sees of a sweep: a bar while it trains, a line a round, a table at the end. Plain text elsewhere."""
 
-import time
 from collections.abc import Sequence
 
 from rich import box
@@ -31,9 +30,13 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = [TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.completed}/{task.total}"), _Rate()]
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(30),
+            TextColumn("{task.completed}/{task.total}"),
+            _Rate(),
+        ]
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._start = time.perf_counter()
         self._last: Training | None = None
 
     def __enter__(self) -> "Display":
@@ -91,9 +94,9 @@ class Display:
                 str(row.round) if row.round else "dense",
                 f"{100 * row.sparsity:.2f} %",
                 f"{row.compression:.1f}x",
-                "" if row.before is None else _spread(row.before),
+                _spread(row.before),
                 _spread(row.after),
-                _spread(row.difference, sign="+") if row.round else "",
+                _spread(row.difference, sign="+"),
                 f"{row.seeds}" + (f" ({row.failed} failed)" if row.failed else ""),
             )
         self.say("")
@@ -119,5 +122,5 @@ def _scores(scores: Scores | None) -> str:
     return "".join("      -" if accuracy is None else f"{100 * accuracy:7.1f}" for accuracy in accuracies)
 
 
-def _spread(spread: Spread, sign: str = "") -> str:
-    return f"{100 * spread.mean:{sign}.2f} ± {100 * spread.deviation:.2f}"
+def _spread(spread: Spread | None, sign: str = "") -> str:
+    return "" if spread is None else f"{100 * spread.mean:{sign}.2f} ± {100 * spread.deviation:.2f}"

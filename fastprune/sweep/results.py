@@ -52,41 +52,39 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One round over all seeds that came through it; round 0 is the dense network."""
+    """One round over the seeds that came through it, in test accuracies; round 0 is the dense network.
+
+    `before` is None for the dense network, and all three are None if no seed came through. `difference` is `after`
+    less the same seed's dense network.
+    """
 
     round: int
     seeds: int
     failed: int
     sparsity: float
-    compression: float
     before: Spread | None
-    after: Spread
-    difference: Spread
-"""Test accuracies; `difference` is `after` less the same seed's dense network."""
+    after: Spread | None
+    difference: Spread | None
+
+    @property
+    def compression(self) -> float:
+        """All weights by live weights."""
+        return 1 / (1 - self.sparsity) if self.sparsity < 1 else float("inf")
 
 
 def rows(results: Sequence[SeedResult]) -> list[Row]:
-    """The table of a sweep. Failed rounds are counted, and left out of the means."""
+    """Make the table of a sweep. Failed rounds are counted, and left out of the means."""
     dense = {result.seed: _test(result.dense) for result in results}
-    table = [Row(0, len(results), 0, 0.0, 1.0, None, Spread.of(list(dense.values())), Spread(0.0, 0.0))]
+    table = [Row(0, len(results), 0, 0.0, None, Spread.of(list(dense.values())), None)]
     for number in range(1, max((len(result.rounds) for result in results), default=0) + 1):
         reached = [(r.seed, r.rounds[number - 1]) for r in results if len(r.rounds) >= number]
         good = [(seed, record) for seed, record in reached if not record.failed]
-        if good:
-            after = [_test(record.after) for _, record in good]
-            live = statistics.fmean(1 - record.sparsity for _, record in good)
-            table.append(
-                Row(
-                    number,
-                    len(good),
-                    len(reached) - len(good),
-                    1 - live,
-                    1 / live if live else float("inf"),
-                    Spread.of([_test(record.before) for _, record in good]),
-                    Spread.of(after),
-                    Spread.of([value - dense[seed] for (seed, _), value in zip(good, after, strict=True)]),
-                )
-            )
+        before = [_test(record.before) for _, record in good]
+        after = [_test(record.after) for _, record in good]
+        difference = [value - dense[seed] for (seed, _), value in zip(good, after, strict=True)]
+        spreads = [Spread.of(values) if values else None for values in (before, after, difference)]
+        sparsity = statistics.fmean(record.sparsity for _, record in good or reached)
+        table.append(Row(number, len(good), len(reached) - len(good), sparsity, *spreads))
     return table
 
 

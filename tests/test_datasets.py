@@ -1,0 +1,217 @@
+"""Data sets: what is loaded, from where, and what is refused."""
+
+import functools
+import gzip
+import http.server
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastprune as fp
+from fastprune.datasets import mnist
+
+MNIST = Path(__file__).parents[1] / "bench" / "mnist"
+
+
+def test_digits():
+    data = fp.load_dataset("digits")
+    assert (data.x_train.shape, data.x_test.shape) == ((1437, 64), (360, 64))
+    assert (data.y_train.shape, data.y_test.shape) == ((1437,), (360,))
+    assert (data.x_train.dtype, data.y_train.dtype) == (np.float32, np.int64)
+    assert (data.x_train.min(), data.x_train.max()) == (0, 1)
+    classes = np.bincount(np.concatenate([data.y_train, data.y_test]))
+    assert classes.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as its source says
+    assert all(size // 5 <= n <= size // 5 + 1 for size, n in zip(classes, np.bincount(data.y_test), strict=True))
+    assert data.y_test[:10].tolist() == [3, 5, 7, 3, 6, 7, 9, 9, 8, 3], "the split never changes"
+    assert (data.features, data.outputs) == (64, 10)
+
+
+@pytest.fixture(scope="module")
+def mnist_data():
+    return fp.load_dataset("mnist", data_dir=MNIST)
+
+
+def test_mnist(mnist_data):
+    data = mnist_data
+    assert (data.x_train.shape, data.x_test.shape) == ((60000, 784), (10000, 784))
+    assert (data.x_train.dtype, data.y_train.dtype) == (np.float32, np.int64)
+    assert (data.x_train.min(), data.x_train.max()) == (0, 1)
+    assert data.y_train[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
+    assert data.y_test[:4].tolist() == [7, 2, 1, 0]
+    assert round(float(data.x_train.mean()), 4) == 0.1307
+    assert data.outputs == 10
+
+
+def test_mnist_plain_files_and_the_environment(tmp_path, monkeypatch, mnist_data):
+    for name in mnist.DIGESTS:
+        (tmp_path / name).write_bytes(gzip.decompress((MNIST / f"{name}.gz").read_bytes()))
+    monkeypatch.setenv("FASTPRUNE_DATA", str(tmp_path))
+    np.testing.assert_array_equal(fp.load_dataset("mnist").x_test, mnist_data.x_test)
+
+
+def test_mnist_refuses_what_is_not_mnist(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTPRUNE_DATA", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"FASTPRUNE_DATA: expected the MNIST files, got a folder .* without train-images"
+    ):
+        fp.load_dataset("mnist")
+    for name in mnist.DIGESTS:
+        (tmp_path / f"{name}.gz").write_bytes((MNIST / f"{name}.gz").read_bytes())
+    fp.load_dataset("mnist")
+    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    content = path.read_bytes()
+    labels = bytearray(gzip.decompress(content))
+    labels[100] ^= 1
+    for bad in (content[:1000], content + b"?", gzip.compress(bytes(labels)), b"", b"\x1f\x8b"):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"data_dir: expected MNIST's t10k-labels-idx1-ubyte"):
+            fp.load_dataset("mnist", data_dir=tmp_path)
+
+
+@pytest.fixture
+def server():
+    """A web server on this machine, its address, and the requests it has had."""
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=str(MNIST.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{web.server_port}", requests
+        web.shutdown()
+        thread.join()
+
+
+def test_mnist_download(tmp_path, monkeypatch, server, mnist_data, capfd):
+    address, requests = server
+    monkeypatch.delenv("FASTPRUNE_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(mnist, "MIRRORS", [f"{address}/nowhere/", f"{address}/mnist/"])
+    data = fp.load_dataset("mnist")
+    np.testing.assert_array_equal(data.x_train, mnist_data.x_train)
+    np.testing.assert_array_equal(data.y_test, mnist_data.y_test)
+    assert len(requests) == 8, "each file from the second mirror, the first having failed"
+    assert "100%" in capfd.readouterr().err, "a progress bar"
+    fp.load_dataset("mnist")
+    assert len(requests) == 8, "the second time from the cache"
+    cached = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert cached == sorted(f"{name}.gz" for name in mnist.DIGESTS)
+
+
+def test_mnist_download_refuses_what_is_not_mnist(tmp_path, monkeypatch, server):
+    address, _ = server
+    monkeypatch.delenv("FASTPRUNE_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(mnist, "MIRRORS", [f"{address}/nowhere/", "http://127.0.0.1:9/"])
+    with pytest.raises(ValueError, match=r"data_dir: expected MNIST from a mirror, got .*404.*; http://127.0.0.1:9/"):
+        fp.load_dataset("mnist")
+    monkeypatch.setattr(mnist, "MIRRORS", [f"{address}/mnist/"])
+    monkeypatch.setitem(mnist.DIGESTS, "t10k-labels-idx1-ubyte", "0" * 64)
+    with pytest.raises(ValueError, match=r"expected MNIST's t10k-labels-idx1-ubyte \(SHA-256 000000000000"):
+        fp.load_dataset("mnist")
+    files = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert "t10k-labels-idx1-ubyte.gz" not in files
+    assert not any(name.endswith(".part") for name in files)
+
+
+def test_binary_images():
+    data = fp.make_binary_images(seed=0)
+    assert np.bincount(data.y_train).tolist() == [107, 74]
+    assert np.bincount(data.y_test).tolist() == [37, 23]
+    assert (data.x_train.shape, data.x_test.shape) == ((181, 10800), (60, 10800))
+    assert data.x_train.dtype == np.float32
+    assert 0 <= data.x_train.min() < data.x_train.max() <= 1
+    assert data.outputs == 1
+    np.testing.assert_array_equal(data.x_train, fp.make_binary_images(seed=0).x_train)
+    np.testing.assert_array_equal(data.x_train, fp.load_dataset("binary_images").x_train)
+    assert (fp.make_binary_images(seed=1).x_train != data.x_train).any()
+    with pytest.raises(ValueError, match="seed: expected an integer of at least 0, got -1"):
+        fp.make_binary_images(seed=-1)
+
+
+def test_npz_with_a_split_and_without(tmp_path):
+    x, y = np.arange(120).reshape(10, 3, 4), np.arange(10) % 3
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2].astype("uint8"))
+    data = fp.load_dataset(tmp_path / "own.npz")
+    assert (data.name, data.x_train.shape, data.x_test.shape, data.outputs) == ("own", (10, 12), (2, 12), 3)
+    assert (data.x_train.dtype, data.y_test.dtype) == (np.float32, np.int64)
+    np.savez(tmp_path / "own.npz", x=x, y=y / 2)
+    data = fp.load_dataset(str(tmp_path / "own.npz"))
+    assert data.y_train.dtype == np.float32
+    assert data.outputs == 1
+    together = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.y_train, data.y_test])
+    assert len(data.x_test) == 2
+    assert sorted(map(tuple, np.column_stack(together))) == list(
+        map(tuple, np.column_stack([x.reshape(10, 12), y / 2]))
+    )
+
+
+@pytest.mark.parametrize("header", ["", "width,height,class\n"])
+def test_csv(tmp_path, header):
+    rows = "".join(f"{i}.5,{i * i},{i % 2}\n" for i in range(10))
+    (tmp_path / "own.csv").write_text(header + rows)
+    data = fp.load_dataset(tmp_path / "own.csv")
+    assert (data.x_train.shape, data.x_test.shape, data.outputs) == ((8, 2), (2, 2), 1)
+    x, y = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.y_train, data.y_test])
+    assert sorted(x.tolist()) == [[i + 0.5, i * i] for i in range(10)]
+    assert y.tolist() == [int(value) % 2 for value in x[:, 0]]
+    assert y.dtype == np.int64
+    (tmp_path / "own.csv").write_text(header + rows.replace(",1\n", ",1.25\n"))
+    assert fp.load_dataset(tmp_path / "own.csv").y_test.dtype == np.float32
+
+
+def test_what_is_loaded_can_be_trained_on(tmp_path):
+    rng = np.random.default_rng(0)
+    table = np.column_stack([rng.normal(size=(50, 3)), rng.integers(0, 3, 50)])
+    np.savetxt(tmp_path / "own.csv", table, delimiter=",")
+    data = fp.load_dataset(tmp_path / "own.csv")
+    network = fp.MLP([data.features, 5, data.outputs])
+    fp.Trainer(network).fit(data.x_train, data.y_train, 2, validation=(data.x_test, data.y_test))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "cifar",
+            None,
+            "name: expected 'digits', 'mnist', 'binary_images' or a path ending in .npz or .csv, got 'cifar'",
+        ),
+        (7, None, "name: expected 'digits'.* got 7"),
+        ("missing.csv", None, "which is no file"),
+        ("bad.csv", "1,2,a\n3,4,b\n", "bad.csv.*"),
+        ("bad.csv", "", "at least one feature|no data|shape"),
+        ("bad.csv", "1,2,0\n" * 4, "expected at least 5 samples"),
+        ("bad.csv", "1\n" * 6, "at least one feature and a label"),
+        ("bad.csv", "1,2,0\n1,2\n" * 6, "columns"),
+        ("bad.csv", "1,nan,0\n" * 6, "x: expected finite numbers"),
+        ("bad.csv", "1,2,-1\n" * 6, "y: expected classes from 0, got -1"),
+        ("bad.npz", {"x": np.ones((9, 2))}, "expected arrays x_train, y_train, x_test, y_test, or x and y, got x"),
+        ("bad.npz", {"x": np.ones((9, 2)), "y": np.ones(8)}, r"got shapes \(9, 2\) and \(8,\)"),
+        ("bad.npz", {"x": np.ones((9, 2)), "y": np.full(9, np.inf)}, "y: expected finite numbers"),
+        ("bad.npz", {"x": np.ones((9, 2)), "y": np.full(9, "a")}, "y: expected finite numbers, got <U1"),
+        ("bad.npz", {"x": np.array([[object()] * 2] * 9), "y": np.ones(9)}, "allow_pickle"),
+        ("bad.npz", b"PK\x03\x04 not really", "bad.npz"),
+    ],
+)
+def test_bad_files(tmp_path, name, content, message):
+    if isinstance(name, str) and "." in name:
+        name = tmp_path / name
+    if isinstance(content, str):
+        name.write_text(content)
+    elif isinstance(content, bytes):
+        name.write_bytes(content)
+    elif content is not None:
+        np.savez(name, **content)
+    with pytest.raises(ValueError, match=message):
+        fp.load_dataset(name)

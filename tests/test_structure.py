@@ -1,0 +1,107 @@
+"""The house: who may import whom, what kernels may do, and that an edited kernel never runs as it was."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fastprune"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What each room may import of the others. `files`, `check` and `blas` are tools that know no room but the kernels.
+TOOLS = {"files", "check", "blas"}
+ALLOWED = {
+    "kernels": set(),
+    "files": set(),
+    "check": {"kernels"},
+    "blas": set(),
+    "schedules": {"check"},
+    "datasets": {"kernels", "check", "files"},
+    "network": {"kernels", *TOOLS},
+    "rules": {"kernels", *TOOLS, "network"},
+    "trainer": {"kernels", *TOOLS, "network", "schedules"},
+    "pruner": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer"},
+    "sweep": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer", "pruner", "datasets"},
+    "__init__": {"network", "schedules", "trainer", "pruner", "datasets"},
+}
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("fastprune.")}
+    assert rooms - {room(path)} <= ALLOWED[room(path)]
+
+
+def test_kernels_import_numba_and_numpy_and_little_else():
+    outside = {name.split(".")[0] for path in (PACKAGE / "kernels").glob("*.py") for name in imports(path)}
+    assert outside <= {"numpy", "numba", "llvmlite", "math", "typing", "collections", "hashlib", "pathlib", "fastprune"}
+
+
+def test_nothing_but_kernels_is_compiled():
+    for path in FILES:
+        if room(path) != "kernels":
+            assert not any(name.split(".")[0] in ("numba", "llvmlite") for name in imports(path)), path
+
+
+def test_kernels_are_kernels():
+    """Every function is compiled, takes ten arguments at the most, and allocates nothing."""
+    makers = {"empty", "zeros", "ones", "full", "arange", "array", "copy", "concatenate", "empty_like", "zeros_like"}
+    for path in (PACKAGE / "kernels").glob("*.py"):
+        if path.name == "jit.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert [ast.unparse(decorator) for decorator in node.decorator_list] == ["kernel"], node.name
+                assert len(node.args.args) <= 10, node.name
+                assert ast.get_docstring(node), node.name
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                assert node.func.attr not in makers, f"{path.name}: {ast.unparse(node)}"
+
+
+def test_optional_libraries_are_not_imported_with_the_package():
+    code = "import sys, fastprune; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"pooch", "tqdm", "requests", "torch", "sklearn", "matplotlib", "pytest", "rich"} & set(loaded)
+
+
+def test_an_edited_kernel_never_runs_as_it_was(tmp_path):
+    """A changed callee in another file than its compiled, cached caller: Numba alone would run the old code."""
+    copy = tmp_path / "fastprune"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import numpy as np, fastprune as fp; from fastprune.kernels.steps import forward_samples\n"
+        "network = fp.MLP([1, 1, 1], activation='leaky_relu'); network.values[:] = [-1, 1, 0, 0]\n"
+        "print(fp.__file__, float(network.logits(np.ones((1, 1)))[0, 0]), *forward_samples.stats.cache_hits.values())"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+
+    def run():
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        where, value, *hits = result.stdout.split()
+        assert Path(where).parent == copy
+        return float(value), [int(hit) for hit in hits]
+
+    assert run() == (pytest.approx(-0.01), [])
+    assert run() == (pytest.approx(-0.01), [1]), "the second time from the cache"
+    activation = copy / "kernels" / "activation.py"
+    activation.write_text(activation.read_text().replace("SLOPE = 0.01", "SLOPE = 0.25"))
+    assert run() == (pytest.approx(-0.25), [])
