@@ -1,10 +1,9 @@
 """The command `python -m fastprune.sweep`."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-
-from rich.console import Console
 
 from fastprune.datasets import load_dataset
 from fastprune.sweep.config import Command, parse
@@ -36,10 +35,11 @@ def _sweep(command: Command) -> None:
     config, out = command.config, command.out
     started = time.perf_counter()
     data = load_dataset(config.dataset, config.data_dir)
-    display = Display(Console(quiet=command.quiet))
+    display = Display(command.quiet)
     results = []
     seeds = run_seeds(config, data, display)
     out.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=out).close()  # a folder that cannot be written to is found before the work, not after
     display.say(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test samples; {config.rounds} rounds of "
         f"{config.rule} pruning; seeds {', '.join(map(str, config.seeds))}. The first run compiles for some 15 seconds."

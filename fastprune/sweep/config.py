@@ -14,8 +14,12 @@ from fastprune.schedules import LEARNING_RATES
 from fastprune.trainer import OPTIMIZERS
 
 
-def _setting(default: Any, help: str, parse: Callable[[str], Any] = str, choices: Sequence[str] | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, "parse": parse, "choices": choices})
+def _setting(
+    default: Any, help: str, parse: Callable[[str], Any] = str, choices: Sequence[str] | None = None, group: str = ""
+) -> Any:
+    """A field with what its flag needs; `group` opens a group of flags in the help."""
+    metadata = {"help": help, "parse": parse, "choices": choices, "group": group}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -26,12 +30,15 @@ def _integers(text: str) -> tuple[int, ...]:
 class Config:
     """What a sweep is to do; the fields are the command's flags."""
 
-    dataset: str = _setting("digits", "digits, mnist, binary_images, or a path ending in .npz or .csv")
+    dataset: str = _setting("digits", "digits, mnist, binary_images, or a path ending in .npz or .csv", group="data")
     data_dir: str | None = _setting(None, "folder of the MNIST files (else FASTPRUNE_DATA, the cache, a download)")
-    hidden: tuple[int, ...] = _setting((300, 100), "units of the hidden layers, with commas between", _integers)
-    activation: str = _setting("relu", "of the hidden layers", choices=list(ACTIVATIONS))
     seeds: tuple[int, ...] = _setting((0, 1, 2, 3, 4), "seeds to run, with commas between", _integers)
     holdout: float = _setting(0.1, "fraction of the training samples that only choose the best network", float)
+    tolerance: float = _setting(0.01, "accuracy the best network may lose against its dense one, held out", float)
+    hidden: tuple[int, ...] = _setting(
+        (300, 100), "units of the hidden layers, with commas between", _integers, group="network and dense training"
+    )
+    activation: str = _setting("relu", "of the hidden layers", choices=list(ACTIVATIONS))
     epochs: int = _setting(30, "epochs of dense training", int)
     optimizer: str = _setting("sgd", "how weights are updated", choices=list(OPTIMIZERS))
     learning_rate: float = _setting(0.1, "at the start of dense training", float)
@@ -43,7 +50,7 @@ class Config:
     l1: float = _setting(0.0, "L1 decay of the weights", float)
     l2: float = _setting(1e-4, "L2 decay of the weights", float)
     dropout: float = _setting(0.0, "fraction of hidden units dropped in training", float)
-    rule: str = _setting("percentile", "how a round's number becomes a mask", choices=list(RULES))
+    rule: str = _setting("percentile", "how a round's number becomes a mask", choices=list(RULES), group="rounds")
     rounds: int = _setting(22, "rounds of pruning", int)
     q: float = _setting(20.0, "rule percentile: the percentile of the live weights that goes in the first round", float)
     delta: float = _setting(0.0, "rule percentile: growth of q, q[i+1] = q[i] + delta * i", float)
@@ -54,7 +61,6 @@ class Config:
     min_keep: int = _setting(0, "live weights that each layer keeps at least", int)
     retrain_epochs: int = _setting(15, "epochs of retraining in each round", int)
     retrain_learning_rate: float = _setting(0.1, "at the start of each retraining", float)
-    tolerance: float = _setting(0.01, "accuracy the best network may lose against its dense one, held out", float)
 
     @property
     def schedule(self) -> Sequence[Amount]:
@@ -90,22 +96,31 @@ def parse(arguments: Sequence[str] | None) -> Command:
     """Read the command line (that of the process, if None). A bad one ends the process with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="python -m fastprune.sweep",
+        usage="python -m fastprune.sweep [options]",
         description="Train a dense network, prune its small weights, retrain, and repeat; over several seeds. Without "
         "arguments: the digits data set, 64-300-100-10, to 99 % sparsity, in some seconds.",
         epilog="Example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --seeds 0 --q 30 --rounds 12",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
+    flags: argparse._ActionsContainer = parser
     for field in dataclasses.fields(Config):
+        setting = field.metadata
+        if setting["group"]:
+            flags = parser.add_argument_group(setting["group"])
         default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        parser.add_argument(
+        flags.add_argument(
             f"--{field.name.replace('_', '-')}",
-            type=field.metadata["parse"],
+            type=setting["parse"],
             default=field.default,
-            choices=field.metadata["choices"],
-            metavar=None if field.metadata["choices"] else field.name.upper(),
-            help=field.metadata["help"] + (f" (default: {default})" if default not in (None, "") else ""),
+            choices=setting["choices"],
+            metavar=None if setting["choices"] else "",
+            help=setting["help"] + (f" (default: {default})" if default not in (None, "") else ""),
         )
-    parser.add_argument("--out", type=Path, help="folder of the results (default: runs/<what differs from defaults>)")
-    parser.add_argument("--quiet", action="store_true", help="show nothing but errors")
+    flags = parser.add_argument_group("results")
+    flags.add_argument(
+        "--out", type=Path, metavar="", help="folder of the results (default: runs/<what differs from the defaults>)"
+    )
+    flags.add_argument("--quiet", action="store_true", help="show nothing but errors")
     settings = vars(parser.parse_args(arguments))
     out, quiet = settings.pop("out"), settings.pop("quiet")
     config = Config(**settings)

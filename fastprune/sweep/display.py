@@ -13,6 +13,8 @@ from fastprune.pruner import RoundRecord, Scores
 from fastprune.sweep.results import Row, Spread
 from fastprune.trainer import Progress as Training
 
+_PLAIN_WIDTH = 100  # characters of a line where there is no terminal to ask
+
 
 class _Rate(ProgressColumn):
     """[time taken, iterations/s, cost], as the bar of the seed program ends."""
@@ -26,10 +28,12 @@ class _Rate(ProgressColumn):
 
 
 class Display:
-    """Follows a sweep on a console; see `fastprune.sweep.run.Observer`."""
+    """Follows a sweep on standard output; see `fastprune.sweep.run.Observer`."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, quiet: bool) -> None:
+        self.console = console = Console(quiet=quiet)
+        if not console.is_terminal:
+            console.width = _PLAIN_WIDTH
         columns = [
             TextColumn("{task.description}"),
             BarColumn(30),
@@ -88,7 +92,7 @@ class Display:
             title_style="bold",
         )
         for name in ("round", "sparsity", "compression", "pruned", "retrained", "to dense", "seeds"):
-            grid.add_column(name, justify="right", no_wrap=True)
+            grid.add_column(name, justify="right")
         for row in table:
             grid.add_row(
                 str(row.round) if row.round else "dense",
@@ -123,4 +127,7 @@ def _scores(scores: Scores | None) -> str:
 
 
 def _spread(spread: Spread | None, sign: str = "") -> str:
-    return "" if spread is None else f"{100 * spread.mean:{sign}.2f} ± {100 * spread.deviation:.2f}"
+    if spread is None:
+        return ""
+    mean = f"{100 * spread.mean:{sign}.2f}"
+    return mean if spread.deviation is None else f"{mean} ± {100 * spread.deviation:.2f}"

@@ -39,15 +39,15 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation over seeds (0 for a single one), as fractions."""
+    """Mean and standard deviation over seeds, as fractions; a single seed has no deviation."""
 
     mean: float
-    deviation: float
+    deviation: float | None
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
         """Of one value a seed."""
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
