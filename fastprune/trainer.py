@@ -1,5 +1,6 @@
 """The training loop: spans of steps in compiled code, and between them what a person or a decision needs."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from fastprune import check
 from fastprune.blas import one_blas_thread
-from fastprune.kernels.layout import Floats, Parameters, Recipe, Samples, Update, Workspace
+from fastprune.kernels.layout import Floats, Ints, Parameters, Recipe, Samples, Update, Workspace
 from fastprune.kernels.loss import loss_and_gradient
 from fastprune.kernels.steps import train_steps
 from fastprune.kernels.update import ADAM, SGD
@@ -23,6 +24,8 @@ OPTIMIZERS = {"sgd": SGD, "adam": ADAM}
 # span ends decides which state can be restored, and that must be the same on every run.
 _SPAN_FLOP = 2e9
 _STEP_FLOP = 1e6  # what a step costs besides its products
+
+_AFTER_DIVERGENCE = "the last finite state is restored. A smaller learning rate helps, and inputs scaled to about 1"
 
 _COLLAPSE = 0.99  # of the labels' entropy
 
@@ -268,7 +271,7 @@ class Trainer:
         epochs = check.integer("epochs", epochs, 0)
         rate = self.learning_rate if learning_rate is None else learning_rate
         rate = check.number("learning_rate", rate, "(0, inf)")
-        loss = self.network.loss or check.infer_loss("y", y, self.network.sizes[-1])
+        loss = self._loss(y)
         samples = self._samples("x", "y", x, y, loss)
         held_out = None
         if validation is not None:
@@ -281,13 +284,13 @@ class Trainer:
         batches = -(-count // batch)
         steps = epochs * batches
         span = self._span(batch, batches, held_out is not None)
-        run = self._prepare(samples, batch)
+        run = self._prepare(samples, batch, loss)
         losses, hits = np.empty(steps), np.empty(steps, np.int64)
 
         records: list[Epoch] = []
         checkpoints = _Checkpoints(self)
         convergence = _Convergence(self.tolerance, self.patience)
-        validated = None if held_out is None else self._evaluate(held_out)
+        validated = None if held_out is None else self._evaluate(held_out, loss)
         step = begun = 0
         while step < steps and not convergence.reached:
             if step % batches == 0:
@@ -303,8 +306,7 @@ class Trainer:
                 self.restore(checkpoints.last)
                 raise DivergenceError(
                     f"the loss became {losses[step + done]} in epoch {(step + done) // batches + 1} of {epochs} (step "
-                    f"{step + done + 1} of {steps}, learning rate {rates[done]:g}); the last finite state is restored. "
-                    "A smaller learning rate helps, and inputs scaled to about 1"
+                    f"{step + done + 1} of {steps}, learning rate {rates[done]:g}); {_AFTER_DIVERGENCE}"
                 )
             step = stop
             if callback is not None:
@@ -314,7 +316,7 @@ class Trainer:
                 continue
 
             if held_out is not None:
-                validated = self._evaluate(held_out)
+                validated = self._evaluate(held_out, loss)
             for epoch in range(begun // batches, step // batches):
                 part = slice(epoch * batches, (epoch + 1) * batches)
                 accuracy = None if loss == "mean_squared_error" else float(hits[part].sum() / count)
@@ -323,14 +325,17 @@ class Trainer:
                 convergence.add(records[-1].loss if validated is None else validated.loss)
             checkpoints.rate(records[begun // batches].loss if validated_before is None else validated_before.loss)
 
-        train = self._evaluate(samples)
-        validated = None if held_out is None else self._evaluate(held_out)
+        train = self._evaluate(samples, loss)
+        validated = None if held_out is None else self._evaluate(held_out, loss)
+        if not math.isfinite(train.loss):
+            self.restore(checkpoints.last)
+            raise DivergenceError(f"the loss became {train.loss} at the end of epoch {len(records)}; {_AFTER_DIVERGENCE}")
         collapsed = train.collapsed
         restored = not (validated or train).loss <= checkpoints.best_loss
         if restored:
             self.restore(checkpoints.best)
-            train = self._evaluate(samples)
-            validated = None if held_out is None else self._evaluate(held_out)
+            train = self._evaluate(samples, loss)
+            validated = None if held_out is None else self._evaluate(held_out, loss)
         seconds = time.perf_counter() - started
         return History(tuple(records), train, validated, convergence.reached, restored, collapsed, seconds)
 
@@ -353,7 +358,7 @@ class Trainer:
         ValueError
             If an argument is not as described.
         """
-        loss = self.network.loss or check.infer_loss("y", y, self.network.sizes[-1])
+        loss = self._loss(y)
         return self._evaluate(self._samples("x", "y", x, y, loss), loss)
 
     def prune(self, removed: npt.NDArray[np.int64]) -> None:
@@ -379,6 +384,10 @@ class Trainer:
     def _state(self) -> State:
         return [self.network.values, self.network.live, self._velocity, self._square]
 
+    def _loss(self, y: npt.ArrayLike) -> str:
+        """The network's loss; before the first training, the one that the labels stand for."""
+        return self.network.loss or check.infer_loss("y", y, self.network.sizes[-1])
+
     def _samples(self, x_name: str, y_name: str, x: npt.ArrayLike, y: npt.ArrayLike, loss: str) -> Samples:
         sizes, dtype = self.network.sizes, self.network.dtype
         checked = check.samples(x_name, x, sizes[0], dtype)
@@ -398,7 +407,7 @@ class Trainer:
         ]
         return np.array(factors)
 
-    def _prepare(self, samples: Samples, batch: int) -> Callable[[Floats, npt.NDArray[np.int64], Floats, int], int]:
+    def _prepare(self, samples: Samples, batch: int, loss: str) -> Callable[[Floats, Ints, Floats, int], int]:
         """All that the kernel needs for a fit but what changes from span to span."""
         network, layout = self.network, self.network.layout
         lanes = lanes_for(batch)
@@ -409,9 +418,9 @@ class Trainer:
         gradient = np.empty_like(network.values)
         parameters = Parameters(network.values, network.live, gradient, self._velocity, self._square)
         update = Update(OPTIMIZERS[self.optimizer], self.momentum, self.nesterov, self.l1, self.l2)
-        recipe = Recipe(LOSSES[network.loss or ""], batch, self.dropout, np.uint64(self.seed), update)
+        recipe = Recipe(LOSSES[loss], batch, self.dropout, np.uint64(self.seed), update)
 
-        def run(losses: Floats, hits: npt.NDArray[np.int64], rates: Floats, step: int) -> int:
+        def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
             with one_blas_thread():
                 done = train_steps(
                     losses, hits, parameters, workspace, layout, samples, recipe, rates, step, self._updates
@@ -421,27 +430,29 @@ class Trainer:
 
         return run
 
-    def _evaluate(self, samples: Samples, loss: str | None = None) -> Evaluation:
-        loss = loss or self.network.loss or ""
+    def _evaluate(self, samples: Samples, loss: str) -> Evaluation:
         count = len(samples.x)
         logits = self.network.logits(samples.x)
         out = np.ascontiguousarray(logits.T)
-        code, order = LOSSES[loss], np.arange(count)
-        total, right = loss_and_gradient(np.empty_like(out), out, samples, order, 0, count, 1.0, code)
+        order = np.arange(count)
+        total, right = loss_and_gradient(np.empty_like(out), out, samples, order, 0, count, 1.0, LOSSES[loss])
         mean = total / count
         if loss == "mean_squared_error":
             return Evaluation(mean, None, False)
-        if loss == "softmax_cross_entropy":
-            predicted = logits.argmax(axis=1)[:, np.newaxis]
-            frequencies = np.bincount(samples.labels) / count
-            entropy = -np.sum(frequencies * np.log(frequencies, where=frequencies > 0, out=np.zeros_like(frequencies)))
-        else:
-            predicted = logits > 0
-            frequencies = samples.targets.mean(axis=0, dtype=np.float64)
-            both = np.stack([frequencies, 1 - frequencies])
-            entropy = -np.sum(both * np.log(both, where=both > 0, out=np.zeros_like(both)), axis=0).mean()
-        constant = bool((predicted == predicted[0]).all())
-        return Evaluation(mean, right / count, bool(constant and entropy > 0 and mean >= _COLLAPSE * entropy))
+        predicted = logits.argmax(axis=1) if loss == "softmax_cross_entropy" else logits > 0
+        entropy = _entropy(samples, loss)
+        collapsed = bool((predicted == predicted[0]).all()) and entropy > 0 and mean >= _COLLAPSE * entropy
+        return Evaluation(mean, right / count, collapsed)
+
+
+def _entropy(samples: Samples, loss: str) -> float:
+    """The lowest loss that one answer for all samples can have: the entropy of the labels, the mean over outputs."""
+    from scipy.special import entr  # here, because importing it takes as long as importing all of fastprune
+
+    if loss == "softmax_cross_entropy":
+        return float(entr(np.bincount(samples.labels) / len(samples.labels)).sum())
+    positive = samples.targets.mean(axis=0, dtype=np.float64)
+    return float((entr(positive) + entr(1 - positive)).mean())
 
 
 class _Checkpoints:

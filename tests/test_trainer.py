@@ -269,6 +269,15 @@ def test_divergence_names_the_epoch_and_restores(monkeypatch, flop):
     assert np.isfinite(tame.fit(x, y, 1).train.loss), "training can go on"
 
 
+def test_divergence_of_the_last_update_is_found(monkeypatch):
+    x, y = blobs()
+    network = fp.MLP([4, 16, 1])
+    before = network.values.copy()
+    with pytest.raises(fp.DivergenceError, match=r"the loss became (nan|inf) at the end of epoch 1; .*restored"):
+        fp.Trainer(network, learning_rate=1e38, batch_size=None).fit(x, y.astype("float32"), 1)
+    np.testing.assert_array_equal(network.values, before)
+
+
 def test_callback_sees_progress_and_may_stop(monkeypatch):
     monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
     seen = []
