@@ -144,6 +144,15 @@ class Pruner:
     ValueError
         If an argument is not as described, or ignored layers put a sparsity of the schedule out of reach.
 
+    Notes
+    -----
+    Extreme cases are defined. A layer without live weights passes on its biases; its threshold is 0 and nothing is
+    removed from it. A network without any has sparsity 1 and infinite compression, and gives one answer to all samples:
+    retraining it collapses. A sparsity of 0, or below what is pruned already, removes nothing, and the record says so.
+    Of weights that are all equal, also all 0, a count takes the first ones by index and a threshold takes all, for none
+    is above it. A weight that is 0 but was never pruned is live. A layer of one weight loses it as soon as its share of
+    the count, rounded, is 1.
+
     Examples
     --------
     >>> import fastprune as fp
