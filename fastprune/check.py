@@ -30,11 +30,21 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
 
 
-def integer(name: str, value: Any, low: int) -> int:
-    """`value` as an int, if it is a whole number of at least `low`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < low:
+def integer(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
+    """`value` as an int, if it is a whole number from `low` to `high`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < low:
         raise ValueError(f"{name}: expected an integer of at least {low}, got {value!r}")
+    if int(value) > high:
+        raise ValueError(f"{name}: expected an integer of at most {high}, got {value!r}")
     return int(value)
+
+
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    """`value`, if it is a pair of samples and labels."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+        raise ValueError(f"{name}: expected a pair (x, y), got {type(value).__name__}{size}")
+    return value[0], value[1]
 
 
 def _numeric(name: str, value: Any, expected: str) -> npt.NDArray[Any]:
@@ -67,12 +77,20 @@ def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
     return _floats(name, array, dtype, expected)
 
 
+def whole(array: npt.NDArray[Any]) -> bool:
+    """Whether all numbers are whole: then they can be classes, whatever their dtype."""
+    return array.dtype.kind in "biu" or bool((array == np.round(array)).all())
+
+
 def infer_loss(name: str, y: Any, outputs: int) -> str:
-    """The loss that the labels stand for: integers are classes, floats are values to meet."""
+    """The loss that the labels stand for; see `fastprune.MLP`."""
     array = _numeric(name, y, "numbers")
-    if array.dtype.kind == "f":
-        return "mean_squared_error"
-    return "softmax_cross_entropy" if array.ndim == 1 and outputs > 1 else "sigmoid_cross_entropy"
+    if outputs > 1 and array.ndim == 1 and whole(array):
+        return "softmax_cross_entropy"
+    yes_or_no = bool(((array == 0) | (array == 1)).all())
+    if yes_or_no or (array.ndim == 1 and array.dtype.kind != "f"):
+        return "sigmoid_cross_entropy"
+    return "mean_squared_error"
 
 
 def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DTypeLike) -> tuple[Ints, Floats]:
@@ -80,8 +98,9 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
     if loss == "softmax_cross_entropy":
         expected = f"integers of shape ({count},) in 0 .. {outputs - 1}"
         array = _numeric(name, y, expected)
-        if array.shape != (count,) or array.dtype.kind == "f":
-            raise ValueError(f"{name}: expected {expected}, got {array.dtype} of shape {array.shape}")
+        if array.shape != (count,) or not whole(array):
+            came = f"shape {array.shape}" if whole(array) else "fractions"
+            raise ValueError(f"{name}: expected {expected}, got {came}")
         if array.min() < 0 or array.max() >= outputs:
             raise ValueError(f"{name}: expected {expected}, got values from {array.min()} to {array.max()}")
         return np.require(array, np.int64, ["C", "W"]), np.empty((0, 0), dtype)
@@ -94,5 +113,8 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
         raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
     targets = _floats(name, array, dtype, expected)
     if bounded and (targets.min() < 0 or targets.max() > 1):
-        raise ValueError(f"{name}: expected {expected}, got values from {targets.min():g} to {targets.max():g}")
+        raise ValueError(
+            f"{name}: expected {expected}, got values from {targets.min():g} to {targets.max():g}; values to meet want "
+            "MLP(..., loss='mean_squared_error')"
+        )
     return np.empty(0, np.int64), targets

@@ -42,27 +42,18 @@ class MLP:
         a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16), or, given a number sigma > 0, from
         N(0, sigma^2). Biases start at 0.
     loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"}, optional
-        What the outputs mean. If not given, it follows from the labels at the first training: integers (N,) are
-        classes (softmax; sigmoid for a single output), integers (N, K) are K yes-or-no labels (sigmoid), floats are
-        values to meet (mean squared error).
+        What the outputs mean. If not given, it follows from the labels at the first training. With several outputs,
+        whole numbers (N,) are classes (softmax). With a single output, or as many labels a sample as outputs, labels
+        that are all 0 or 1 are yes or no (sigmoid), and other floats are values to meet (mean squared error).
     dtype : {"float32", "float64"}, default "float32"
         Of parameters and arithmetic.
     seed : int, default 0
         Of the initialization.
 
-    Attributes
-    ----------
-    layout : fastprune.kernels.layout.Layout
-        Where each layer lies in the vectors below.
-    values : ndarray (P,)
-        All parameters in one vector: the weights layer after layer, then the biases.
-    live : ndarray of uint8 (P,)
-        1 for what is live, 0 for pruned weights, whose value is exactly 0. Biases are never pruned.
-
     Raises
     ------
     ValueError
-        If an argument is not as described.
+        If an argument is not as described, or the weights are more than can be counted.
 
     Examples
     --------
@@ -92,8 +83,9 @@ class MLP:
             check.one_of("initialization", initialization, INITIALIZATIONS)
         else:
             check.number("initialization", initialization, "(0, inf)")
-        seed = check.integer("seed", seed, 0)
+        seed = check.integer("seed", seed, 0, 2**64 - 1)
 
+        # What the package's own modules share. Not part of the interface: how parameters are stored may change.
         self.layout = _layout(self.sizes, ACTIVATIONS[self.activation])
         self.values: Floats = np.zeros(self.layout.biases[-1], self.dtype)
         self.live: Bytes = np.ones(self.values.size, np.uint8)
@@ -274,7 +266,7 @@ class MLP:
                 smallest = np.min_scalar_type(int(gaps.max(initial=0)))
                 arrays[f"gaps_{layer}"] = gaps.astype(smallest)
         with atomic_write(path) as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
 
     def __repr__(self) -> str:
         return (
@@ -322,10 +314,13 @@ def load(path: str | os.PathLike[str]) -> MLP:
     ...     fp.load(path)
     MLP([4, 3, 2], activation='relu', dtype='float32', loss=None, live=18/18)
     """
+    expected = "expected a network saved by fastprune"
     try:
         return _from_arrays(read_npz(path))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"path: expected a network saved by fastprune, got {os.fspath(path)!r} ({error})") from error
+    except KeyError as error:
+        raise ValueError(f"path: {expected}, got {os.fspath(path)!r} (no array {error} in it)") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"path: {expected}, got {os.fspath(path)!r} ({error})") from error
 
 
 def lanes_for(count: int) -> int:
@@ -373,6 +368,8 @@ def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 def _layout(sizes: list[int], activation: int) -> Layout:
     shapes = list(pairwise(sizes))
+    if sum(fan_in * fan_out for fan_in, fan_out in shapes) > 2**60:
+        raise ValueError(f"sizes: expected weights that can be counted, got {sizes}")
     weights = np.cumsum([0] + [fan_in * fan_out for fan_in, fan_out in shapes], dtype=np.int64)
     rows = np.cumsum([0, *sizes[1:]], dtype=np.int64)
     return Layout(np.array(sizes, np.int64), weights, weights[-1] + rows, rows, activation)

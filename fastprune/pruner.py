@@ -1,17 +1,26 @@
 """One round of pruning, and the loop of rounds that survives a collapse."""
 
+import functools
 import numbers
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from fastprune import check
 from fastprune.rules import RULES, SCOPES, Amount, count_for, select
-from fastprune.trainer import Callback, DivergenceError, Evaluation, LabelledSet, Trainer
+from fastprune.schedules import Schedule
+from fastprune.trainer import Callback, DivergenceError, Evaluation, History, LabelledSet, Trainer
 
 RETRY = 0.1  # times the learning rate, for the second attempt of a round whose retraining failed
+
+
+EventKind = Literal[
+    "nothing removed", "kept more than asked", "layer emptied", "diverged", "collapsed", "restored", "failed"
+]
 
 
 @dataclass(frozen=True)
@@ -20,11 +29,11 @@ class Event:
 
     Kinds: "nothing removed" (the prune changed no mask), "kept more than asked" (`min_keep` held weights back),
     "layer emptied" (its last live weight went), "diverged" and "collapsed" (so an attempt at retraining ended),
-    "restored" (the attempt's best state had not collapsed, and is used), "failed" (both attempts came to nothing: the
-    network is the previous round's).
+    "restored" (the attempt's best state had not collapsed, and was restored), "failed" (both attempts came to nothing:
+    the network is the previous round's).
     """
 
-    kind: str
+    kind: EventKind
     layer: int | None = None
 
     def __str__(self) -> str:
@@ -46,7 +55,7 @@ class PruneRecord:
     sparsity : float
         Achieved, of all weights.
     prunable_sparsity : float
-        Achieved, of the layers that are not ignored: the seed program's "parameter pruning degree", there in percent.
+        Achieved, of the layers that are not ignored: the "parameter pruning degree" of some programs.
     layer_sparsity : tuple of float
         Achieved, layer by layer.
     removed, live : int
@@ -86,11 +95,11 @@ class RoundRecord(PruneRecord):
         Its number, from 1.
     before, after : Scores or None
         Of the pruned network, before and after retraining. `after` is None while the round is not over and where
-        retraining diverged; in a failed round it tells how the last attempt ended.
+        retraining diverged; in a failed round it tells what the last attempt came to.
     learning_rate : float or None
         Of the retraining that counts; None while the round is not over.
     epochs : int
-        Epochs of retraining, all attempts together.
+        Epochs of retraining, all attempts together; a diverged one counts up to where it did.
     seconds : float
         Wall time of retraining, all attempts together.
     failed : bool
@@ -184,12 +193,16 @@ class Pruner:
         self.scope = check.one_of("scope", scope, SCOPES)
         self.min_keep = check.integer("min_keep", min_keep, 0)
         count = trainer.network.layers
+        if not isinstance(ignored_layers, Iterable):
+            raise ValueError(f"ignored_layers: expected a list of layers, got {ignored_layers!r}")
         self.ignored_layers = sorted({_layer("ignored_layers", layer, count) for layer in ignored_layers})
         self.prunable_layers = [layer for layer in range(count) if layer not in self.ignored_layers]
         if not self.prunable_layers:
             raise ValueError(f"ignored_layers: expected to leave a layer to prune, got all {count}")
-        if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not len(schedule):
+        if not isinstance(schedule, Sequence | np.ndarray) or isinstance(schedule, str) or not len(schedule):
             raise ValueError(f"schedule: expected a sequence of at least one number, got {schedule!r}")
+        if isinstance(schedule, Schedule) and schedule.rule != rule:
+            raise ValueError(f"schedule: expected numbers for rule {rule!r}, got {schedule!r}, for {schedule.rule!r}")
         for number, amount in enumerate(schedule):
             self._checked(f"schedule[{number}]", self.rule, amount)
         self.schedule = schedule
@@ -224,7 +237,7 @@ class Pruner:
         for rule, amount in chosen.items():
             return self._prune(rule, self._checked(RULES[rule].keyword, rule, amount))
         if self.round >= len(self.schedule):
-            raise ValueError(f"schedule: expected a number for round {self.round}, got {len(self.schedule)} rounds")
+            raise ValueError(f"schedule: expected another round, got a schedule of {len(self.schedule)}, all done")
         record = self._prune(self.rule, self._checked("schedule", self.rule, self.schedule[self.round]))
         self.round += 1
         return record
@@ -243,10 +256,10 @@ class Pruner:
     ) -> list[RoundRecord]:
         """Prune and retrain for each number of the schedule that is left.
 
-        A retraining that ends collapsed (see `Evaluation.collapsed`) or diverges is undone, back to its best state,
-        and tried once more at a tenth of the learning rate. If the best state is then still a collapsed one, or the
-        loss diverges again, the round has failed: the network goes back to the end of the round before, and the loop
-        ends.
+        A retraining that ends collapsed (see `Evaluation.collapsed`) or diverges is tried once more at a tenth of the
+        learning rate, from its best state, or from the pruned weights if that had collapsed too. If the second attempt
+        ends no better, the round has failed: the network goes back to the end of the round before, and the loop ends.
+        Another `run` then begins with the failed round. With no rounds left it returns an empty list.
 
         Parameters
         ----------
@@ -268,7 +281,7 @@ class Pruner:
         Returns
         -------
         list of RoundRecord
-            One a round; if a round failed, it is the last.
+            One a round. If a round failed, it is the last; its record tells of the network that was given up.
 
         Raises
         ------
@@ -279,6 +292,7 @@ class Pruner:
         rate = trainer.learning_rate if learning_rate is None else learning_rate
         rate = check.number("learning_rate", rate, "(0, inf)")
         epochs = check.integer("epochs", epochs, 0)
+        fit = functools.partial(trainer.fit, x, y, epochs, validation=validation, callback=callback)
         history: list[RoundRecord] = []
 
         def scores(train: Evaluation | None = None) -> Scores:
@@ -288,6 +302,9 @@ class Pruner:
                 None if test is None else trainer.evaluate(*test),
             )
 
+        for name, pair in (("validation", validation), ("test", test)):
+            if pair is not None:
+                check.pair(name, pair)
         scores()  # finds bad arguments before anything is pruned
         while self.round < len(self.schedule):
             previous = trainer.snapshot()
@@ -296,10 +313,10 @@ class Pruner:
             if on_round is not None:
                 on_round(record)
             for attempt in (rate, rate * RETRY):
-                record, settled = self._retrain(record, x, y, epochs, attempt, validation, callback, scores)
-                if settled:
+                record = _retrained(record, fit, attempt, scores)
+                if not record.failed:
                     break
-                if record.failed:
+                if record.events[-1].kind != "restored":
                     trainer.restore(pruned)
             if record.failed:
                 trainer.restore(previous)
@@ -311,42 +328,6 @@ class Pruner:
             if record.failed:
                 break
         return history
-
-    def _retrain(
-        self,
-        record: RoundRecord,
-        x: npt.ArrayLike,
-        y: npt.ArrayLike,
-        epochs: int,
-        rate: float,
-        validation: LabelledSet | None,
-        callback: Callback | None,
-        scores: Callable[[Evaluation], Scores],
-    ) -> tuple[RoundRecord, bool]:
-        """The record after one attempt at retraining, and whether that ended neither collapsed nor diverged."""
-        started = time.perf_counter()
-        events, made, after = list(record.events), 0, None
-        try:
-            history = self.trainer.fit(x, y, epochs, learning_rate=rate, validation=validation, callback=callback)
-        except DivergenceError:
-            events.append(Event("diverged"))
-        else:
-            made, after = len(history.epochs), scores(history.train)
-            if history.collapsed:
-                events.append(Event("collapsed"))
-                if not history.train.collapsed:
-                    events.append(Event("restored"))
-        settled = len(events) == len(record.events)
-        record = replace(
-            record,
-            after=after,
-            learning_rate=rate,
-            epochs=record.epochs + made,
-            seconds=record.seconds + time.perf_counter() - started,
-            failed=after is None or after.train.collapsed,
-            events=tuple(events),
-        )
-        return record, settled
 
     def _prune(self, rule: str, amount: Amount) -> PruneRecord:
         network = self.trainer.network
@@ -388,11 +369,14 @@ class Pruner:
         if not isinstance(amount, Mapping):
             number = check.number(name, amount, interval)
             weights = self.trainer.network.total_weights
-            whole = sum(self.trainer.network.layer_live_weights[layer] for layer in self.ignored_layers)
+            live = self.trainer.network.layer_live_weights
+            whole = sum(live[layer] for layer in self.ignored_layers)
+            if self.scope == "global":
+                whole += sum(min(live[layer], self.min_keep) for layer in self.prunable_layers)
             if rule == "sparsity" and count_for(number, weights) > weights - whole:
                 raise ValueError(
-                    f"{name}: expected a sparsity of all weights of at most {1 - whole / weights:.6g}, because ignored "
-                    f"layers keep theirs, got {amount!r}"
+                    f"{name}: expected a sparsity of at most {1 - whole / weights:.6g}, all that ignored_layers and "
+                    f"min_keep leave, got {amount!r}"
                 )
             return number
         if self.scope != "layer":
@@ -402,10 +386,44 @@ class Pruner:
         checked = {}
         for layer, value in amount.items():
             index = _layer(name, layer, self.trainer.network.layers)
+            if index in checked:
+                raise ValueError(f"{name}: expected each layer once, got {amount!r}")
             if index in self.ignored_layers:
                 raise ValueError(f"{name}: expected layers that are not ignored, got layer {layer}")
             checked[index] = check.number(f"{name}[{layer}]", value, interval)
         return checked
+
+
+def _retrained(
+    record: RoundRecord,
+    fit: Callable[..., History],
+    rate: float,
+    scores: Callable[[Evaluation], Scores],
+) -> RoundRecord:
+    """The record after one attempt at retraining; `failed` if that ended collapsed or diverged."""
+    started = time.perf_counter()
+    after = None
+    try:
+        history = fit(learning_rate=rate)
+    except DivergenceError as error:
+        made, events = error.epoch, [Event("diverged")]
+        seconds = time.perf_counter() - started
+    else:
+        made, events, seconds = len(history.epochs), [], history.seconds
+        after = scores(history.train)
+        if history.collapsed:
+            events.append(Event("collapsed"))
+            if not history.train.collapsed:
+                events.append(Event("restored"))
+    return replace(
+        record,
+        after=after,
+        learning_rate=rate,
+        epochs=record.epochs + made,
+        seconds=record.seconds + seconds,
+        failed=bool(events),
+        events=(*record.events, *events),
+    )
 
 
 def _layer(name: str, layer: int, count: int) -> int:

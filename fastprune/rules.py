@@ -48,13 +48,7 @@ class Selection(NamedTuple):
 
 
 def select(network: MLP, rule: str, amount: Amount, scope: str, layers: list[int], min_keep: int) -> Selection:
-    """Find the live weights of `layers` that the rule removes; see `fastprune.Pruner` for the arguments.
-
-    Raises
-    ------
-    ValueError
-        If a sparsity is out of reach, because other layers are not pruned or because of `min_keep`.
-    """
+    """Find the live weights of `layers` that the rule removes; see `fastprune.Pruner`, which checks the arguments."""
     values = network.values[: network.total_weights].astype(np.float64)
     magnitudes = np.abs(values)
     live = [low + np.flatnonzero(network.live[low:high]) for low, high in pairwise(network.layout.weights)]
@@ -72,7 +66,7 @@ def select(network: MLP, rule: str, amount: Amount, scope: str, layers: list[int
                 if goes.size < np.count_nonzero(magnitudes[live[layer]] <= limit):
                     held_back.append(layer)
     else:
-        for group, count in _counts(network, amount, scope, layers, free):
+        for group, count in _counts(network, amount, scope, layers):
             candidates = _union(free, group)
             removed.append(_smallest(magnitudes, candidates, min(count, candidates.size)))
             if candidates.size < count:
@@ -114,23 +108,13 @@ def _groups(amount: Amount, scope: str, layers: list[int]) -> list[tuple[list[in
     return [(layers, amount)] if scope == "global" else [([layer], amount) for layer in layers]
 
 
-def _counts(
-    network: MLP, amount: Amount, scope: str, layers: list[int], free: list[Positions]
-) -> list[tuple[list[int], int]]:
+def _counts(network: MLP, amount: Amount, scope: str, layers: list[int]) -> list[tuple[list[int], int]]:
     """How many weights each group loses for its sparsity."""
     sizes = network.layer_sizes
     pruned = [size - live for size, live in zip(sizes, network.layer_live_weights, strict=True)]
     if isinstance(amount, Mapping):
         return [([i], max(0, count_for(sparsity, sizes[i]) - pruned[i])) for i, sparsity in amount.items()]
     more = max(0, count_for(amount, sum(sizes)) - sum(pruned))
-    # In scope "layer" a layer with too few that are free simply loses fewer.
-    most = sum(free[i].size if scope == "global" else sizes[i] - pruned[i] for i in layers)
-    if more > most:
-        reachable = (sum(pruned) + most) / sum(sizes)
-        raise ValueError(
-            f"sparsity: expected at most {reachable:.6g} of all weights, which is what ignored_layers and min_keep "
-            f"leave to prune, got {amount!r}"
-        )
     if scope == "global":
         return [(layers, more)]
     before = [pruned[i] for i in layers]

@@ -7,14 +7,15 @@ is the rule's business (see `fastprune.Pruner`): a percentile, a quality, a spar
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import ClassVar, overload
 
 from fastprune import check
 
 
 class Schedule(Sequence[float]):
-    """Base of the schedules: a sequence that computes its items."""
+    """Base of the schedules: a sequence that computes its items, which are numbers for one rule."""
 
+    rule: ClassVar[str] = "sparsity"
     rounds: int
 
     def at(self, round: int) -> float:
@@ -59,6 +60,7 @@ class PercentileRamp(Schedule):
     [20.0, 20.0, 25.0, 35.0, 50.0]
     """
 
+    rule: ClassVar[str] = "percentile"
     q: float
     delta: float = 0.0
     rounds: int = 1
@@ -209,14 +211,25 @@ def _check_span(initial_sparsity: float, final_sparsity: float, rounds: int) -> 
     check.integer("rounds", rounds, 1)
 
 
-LEARNING_RATES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "step": lambda progress: 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01,
-    "linear": lambda progress: 1 - progress,
-    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
-}
-"""Factor of the learning rate by the part of the training that is done, in [0, 1); evaluated at each step.
+def constant(progress: float) -> float:
+    """Learning rate that stays: 1."""
+    return 1.0
 
-`step` divides by 10 at one half and again at three quarters (He et al. 2016); `cosine` is one period of Loshchilov
-and Hutter 2017 without restarts.
-"""
+
+def step(progress: float) -> float:
+    """Learning rate divided by 10 at one half, and again at three quarters (as in He et al. 2016)."""
+    return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+
+
+def linear(progress: float) -> float:
+    """Learning rate that falls evenly to 0."""
+    return 1 - progress
+
+
+def cosine(progress: float) -> float:
+    """Learning rate that falls to 0 along half a cosine (Loshchilov and Hutter 2017, equation 5, without restarts)."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+LEARNING_RATES: dict[str, Callable[[float], float]] = {f.__name__: f for f in (constant, step, linear, cosine)}
+"""Factor of the learning rate by the part of the training that is done, in [0, 1); evaluated at each step."""

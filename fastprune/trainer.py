@@ -13,6 +13,7 @@ from fastprune import check
 from fastprune.blas import one_blas_thread
 from fastprune.kernels.layout import Floats, Ints, Parameters, Recipe, Samples, Update, Workspace
 from fastprune.kernels.loss import loss_and_gradient
+from fastprune.kernels.random import shuffle
 from fastprune.kernels.steps import train_steps
 from fastprune.kernels.update import ADAM, SGD
 from fastprune.network import LOSSES, MLP, lanes_for
@@ -25,13 +26,20 @@ OPTIMIZERS = {"sgd": SGD, "adam": ADAM}
 _SPAN_FLOP = 2e9
 _STEP_FLOP = 1e6  # what a step costs besides its products
 
-_AFTER_DIVERGENCE = "the last finite state is restored. A smaller learning rate helps, and inputs scaled to about 1"
+_WATCHED = 4096  # samples that tell a state from another: 3 % of an MNIST epoch, where all would take a third of it
 
 _COLLAPSE = 0.99  # of the labels' entropy
 
 
 class DivergenceError(ArithmeticError):
     """The training loss became NaN or infinite; the network is back in the last state whose loss was finite."""
+
+    def __init__(self, loss: float, epoch: int, epochs: int) -> None:
+        self.epoch = epoch
+        super().__init__(
+            f"the loss became {loss} in epoch {epoch} of {epochs}; the last finite state is restored. A smaller "
+            "learning rate helps, and inputs scaled to about 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,6 @@ class Progress:
 
 Callback = Callable[[Progress], None]
 LabelledSet = tuple[npt.ArrayLike, npt.ArrayLike]
-State = list[npt.NDArray[Any]]
 
 
 class Trainer:
@@ -151,10 +158,11 @@ class Trainer:
     batch_size : int or None, default 128
         Samples of a step; the last batch of an epoch takes what is left. None: all samples, in their order.
     tolerance : float or None, default None
-        If given, a fit ends once the loss has not fallen by more than this for `patience` epochs (the paper's "while
+        If given, a fit ends when the loss has not fallen by more than this for `patience` epochs (the paper's "while
         not converged"): the held-out loss if there is a held-out set, else the training loss.
     patience : int, default 10
-        Epochs without improvement until a fit is converged.
+        Epochs without improvement until a fit is converged. Short epochs are looked at together, at most `patience` of
+        them: so a fit may go on for that many more.
     n_jobs : int, default 1
         Number of threads. Only 1 is available so far.
     seed : int, default 0
@@ -219,7 +227,7 @@ class Trainer:
         if check.integer("n_jobs", n_jobs, 1) != 1:
             raise ValueError(f"n_jobs: expected 1 (more threads are not available yet), got {n_jobs}")
         self.n_jobs = n_jobs
-        self.seed = check.integer("seed", seed, 0)
+        self.seed = check.integer("seed", seed, 0, 2**64 - 1)
 
         self._updates = 0
         self._velocity: Floats = np.zeros_like(network.values)
@@ -237,10 +245,10 @@ class Trainer:
     ) -> History:
         """Train for a number of epochs, or until converged if the trainer has a tolerance, and keep the best state.
 
-        The best state is the one with the lowest loss: of the held-out set if there is one, else of the training set.
-        States are compared where a span of steps begins (an epoch, or several where these are short; every epoch with
-        a held-out set) and at the end. Momentum, and what else the optimizer keeps, lasts from one fit to the next.
-        Interrupted by Ctrl-C or by an exception of the callback, the network keeps what it has learned.
+        The best state is the one with the lowest loss: of the held-out set if there is one, else of the training set,
+        or of 4,096 samples of it. States are compared at the start and after every epoch (after several, where these
+        take a few milliseconds and there is no held-out set). Momentum, and what else the optimizer keeps, lasts from
+        one fit to the next. Ctrl-C and exceptions of the callback leave the network with what it has learned.
 
         Parameters
         ----------
@@ -266,7 +274,7 @@ class Trainer:
         ValueError
             If an argument is not as described; nothing has then been changed.
         DivergenceError
-            If the loss becomes NaN or infinite. The network is then in the last state known to have a finite loss.
+            If the loss becomes NaN or infinite. The network is then in the last state that was compared.
         """
         epochs = check.integer("epochs", epochs, 0)
         rate = self.learning_rate if learning_rate is None else learning_rate
@@ -275,39 +283,31 @@ class Trainer:
         samples = self._samples("x", "y", x, y, loss)
         held_out = None
         if validation is not None:
-            held_out = self._samples("validation[0]", "validation[1]", *_pair("validation", validation), loss)
-        self.network.loss = loss
-        started = time.perf_counter()
-
+            held_out = self._samples("validation[0]", "validation[1]", *check.pair("validation", validation), loss)
         count = len(samples.x)
         batch = count if self.batch_size is None else min(self.batch_size, count)
         batches = -(-count // batch)
         steps = epochs * batches
+        rates = rate * self._factors(steps)
+        self.network.loss = loss
+        started = time.perf_counter()
+
         span = self._span(batch, batches, held_out is not None)
         run = self._prepare(samples, batch, loss)
         losses, hits = np.empty(steps), np.empty(steps, np.int64)
-
-        records: list[Epoch] = []
-        checkpoints = _Checkpoints(self)
+        # What states are compared by: without a held-out set the training set, or enough of it.
+        watched = held_out or self._some(samples)
+        checkpoints = _Checkpoints(self, self._evaluate(watched, loss))
         convergence = _Convergence(self.tolerance, self.patience)
-        validated = None if held_out is None else self._evaluate(held_out, loss)
-        step = begun = 0
+        records: list[Epoch] = []
+        step = 0
         while step < steps and not convergence.reached:
-            if step % batches == 0:
-                begun, validated_before = step, validated
-                checkpoints.mark()
             # Whole epochs, or a part of one: never the end of one epoch and the start of the next.
             stop = min(step + span, steps if span >= batches else (step // batches + 1) * batches)
-            rates = rate * self._factors(step, stop, steps)
-            done = run(losses[step:stop], hits[step:stop], rates, step)
-            if step == begun and done > 0:
-                checkpoints.prove()
+            done = run(losses[step:stop], hits[step:stop], rates[step:stop], step)
             if step + done < stop:
                 self.restore(checkpoints.last)
-                raise DivergenceError(
-                    f"the loss became {losses[step + done]} in epoch {(step + done) // batches + 1} of {epochs} (step "
-                    f"{step + done + 1} of {steps}, learning rate {rates[done]:g}); {_AFTER_DIVERGENCE}"
-                )
+                raise DivergenceError(losses[step + done], (step + done) // batches + 1, epochs)
             step = stop
             if callback is not None:
                 size = batch if step % batches else count - (batches - 1) * batch
@@ -315,29 +315,31 @@ class Trainer:
             if step % batches:
                 continue
 
-            if held_out is not None:
-                validated = self._evaluate(held_out, loss)
-            for epoch in range(begun // batches, step // batches):
+            now = self._evaluate(watched, loss)
+            if not math.isfinite(now.loss):
+                self.restore(checkpoints.last)
+                raise DivergenceError(now.loss, step // batches, epochs)
+            checkpoints.add(now)
+            for epoch in range(len(records), step // batches):
                 part = slice(epoch * batches, (epoch + 1) * batches)
+                mean = float(losses[part].sum() / count)
                 accuracy = None if loss == "mean_squared_error" else float(hits[part].sum() / count)
-                at = rate * float(self._factors(part.start, part.start + 1, steps)[0])
-                records.append(Epoch(epoch + 1, at, float(losses[part].sum() / count), accuracy, validated))
-                convergence.add(records[-1].loss if validated is None else validated.loss)
-            checkpoints.rate(records[begun // batches].loss if validated_before is None else validated_before.loss)
+                validated = None if held_out is None else now
+                records.append(Epoch(epoch + 1, float(rates[part.start]), mean, accuracy, validated))
+                convergence.add(mean if validated is None else validated.loss)
 
-        train = self._evaluate(samples, loss)
-        validated = None if held_out is None else self._evaluate(held_out, loss)
-        if not math.isfinite(train.loss):
-            self.restore(checkpoints.last)
-            raise DivergenceError(f"the loss became {train.loss} at the end of epoch {len(records)}; {_AFTER_DIVERGENCE}")
-        collapsed = train.collapsed
-        restored = not (validated or train).loss <= checkpoints.best_loss
-        if restored:
+        last, best = checkpoints.last_evaluation, checkpoints.best_evaluation
+        if restored := best.loss < last.loss:
             self.restore(checkpoints.best)
-            train = self._evaluate(samples, loss)
-            validated = None if held_out is None else self._evaluate(held_out, loss)
-        seconds = time.perf_counter() - started
-        return History(tuple(records), train, validated, convergence.reached, restored, collapsed, seconds)
+        return History(
+            epochs=tuple(records),
+            train=best if watched is samples else self._evaluate(samples, loss),
+            validation=None if held_out is None else best,
+            converged=convergence.reached,
+            restored=restored,
+            collapsed=last.collapsed,
+            seconds=time.perf_counter() - started,
+        )
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
         """Loss and accuracy of the network on labelled samples.
@@ -362,26 +364,38 @@ class Trainer:
         return self._evaluate(self._samples("x", "y", x, y, loss), loss)
 
     def prune(self, removed: npt.NDArray[np.int64]) -> None:
-        """Remove weights: value, mask and optimizer state become exactly 0, for good.
+        """Remove weights: value, mask and optimizer state become exactly 0, for good. `Pruner` chooses them.
 
         Parameters
         ----------
         removed : ndarray of int64 (n,)
-            Positions in `MLP.values` of the weights to remove.
+            Their positions among the network's weights, counted layer after layer, each row by row.
+
+        Raises
+        ------
+        ValueError
+            If a position is not that of a weight. Nothing is then removed.
         """
-        for vector in self._state():
+        weights = self.network.total_weights
+        if removed.size and not 0 <= removed.min() <= removed.max() < weights:
+            raise ValueError(
+                f"removed: expected positions in 0 .. {weights - 1}, got {removed.min()} .. {removed.max()}"
+            )
+        for vector in self._vectors():
             if vector.size:  # SGD keeps no squares
                 vector[removed] = 0
 
-    def snapshot(self) -> State:
-        """Copies of all that training and pruning change: parameters, masks and optimizer state."""
-        return [vector.copy() for vector in self._state()]
+    def snapshot(self) -> "State":
+        """Copy all that training and pruning change: parameters, masks and the optimizer's state."""
+        return State([vector.copy() for vector in self._vectors()], self._updates)
 
-    def restore(self, state: State) -> None:
-        """Go back to what `snapshot` returned."""
-        _copy(self._state(), state)
+    def restore(self, state: "State") -> None:
+        """Go back to what `snapshot` of this trainer returned."""
+        for vector, then in zip(self._vectors(), state.vectors, strict=True):
+            vector[:] = then
+        self._updates = state.updates
 
-    def _state(self) -> State:
+    def _vectors(self) -> list[npt.NDArray[Any]]:
         return [self.network.values, self.network.live, self._velocity, self._square]
 
     def _loss(self, y: npt.ArrayLike) -> str:
@@ -393,19 +407,36 @@ class Trainer:
         checked = check.samples(x_name, x, sizes[0], dtype)
         return Samples(checked, *check.labels(y_name, y, len(checked), sizes[-1], loss, dtype))
 
+    def _some(self, samples: Samples) -> Samples:
+        """All samples, or where these are many, as many drawn by the seed as tell one state from another."""
+        count = len(samples.x)
+        if count <= _WATCHED:
+            return samples
+        order = np.empty(count, np.int64)
+        shuffle(order, np.uint64(self.seed))
+        some = np.sort(order[:_WATCHED])
+        labels, targets = samples.labels, samples.targets
+        return Samples(
+            samples.x[some], labels[some] if labels.size else labels, targets[some] if targets.size else targets
+        )
+
     def _span(self, batch: int, batches: int, every_epoch: bool) -> int:
         """Steps of one kernel call: a multiple of the epoch's batches, or fewer than these."""
-        flop = 6 * self.network.total_weights * batch + _STEP_FLOP
-        span = max(1, int(_SPAN_FLOP / flop))
-        return span if span < batches else batches if every_epoch else span // batches * batches
+        span = max(1, int(_SPAN_FLOP / (6 * self.network.total_weights * batch + _STEP_FLOP)))
+        if span < batches:
+            return span
+        if every_epoch:
+            return batches
+        most = span if self.tolerance is None else min(span, self.patience * batches)
+        return most // batches * batches
 
-    def _factors(self, start: int, stop: int, steps: int) -> Floats:
-        """The schedule's factors of the learning rate for the steps from `start` to `stop`."""
-        factors = [
-            check.number("learning_rate_schedule", self.learning_rate_schedule(i / steps), "[0, inf)")
-            for i in range(start, stop)
-        ]
-        return np.array(factors)
+    def _factors(self, steps: int) -> Floats:
+        """The schedule's factor of the learning rate, for each step."""
+        factors = np.array([self.learning_rate_schedule(step / steps) for step in range(steps)], np.float64)
+        bad = factors[~((factors >= 0) & (factors < np.inf))]
+        if bad.size:
+            raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {bad[0]:g}")
+        return factors
 
     def _prepare(self, samples: Samples, batch: int, loss: str) -> Callable[[Floats, Ints, Floats, int], int]:
         """All that the kernel needs for a fit but what changes from span to span."""
@@ -455,27 +486,27 @@ def _entropy(samples: Samples, loss: str) -> float:
     return float((entr(positive) + entr(1 - positive)).mean())
 
 
+@dataclass(frozen=True)
+class State:
+    """What `Trainer.snapshot` copies and `Trainer.restore` puts back."""
+
+    vectors: list[npt.NDArray[Any]]
+    updates: int
+
+
 class _Checkpoints:
-    """The states a fit can go back to: the last one whose loss was finite, and the best one."""
+    """The states a fit can go back to, with their evaluations: the last one, and the best one."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, evaluation: Evaluation) -> None:
         self._trainer = trainer
-        self._marked, self.last, self.best = (trainer.snapshot() for _ in range(3))
-        self.best_loss = np.inf
+        self.last = self.best = trainer.snapshot()
+        self.last_evaluation = self.best_evaluation = evaluation
 
-    def mark(self) -> None:
-        """Remember the present state, of which nothing is known yet."""
-        _copy(self._marked, self._trainer._state())
-
-    def prove(self) -> None:
-        """The marked state's loss turned out finite: it is the last good one."""
-        self._marked, self.last = self.last, self._marked
-
-    def rate(self, loss: float) -> None:
-        """Keep the last good state, which has this loss, if it is the best one."""
-        if loss < self.best_loss:
-            self.best_loss = loss
-            _copy(self.best, self.last)
+    def add(self, evaluation: Evaluation) -> None:
+        """Take in the trainer's present state, which has this evaluation."""
+        self.last, self.last_evaluation = self._trainer.snapshot(), evaluation
+        if not self.best_evaluation.loss <= evaluation.loss:
+            self.best, self.best_evaluation = self.last, evaluation
 
 
 class _Convergence:
@@ -483,23 +514,11 @@ class _Convergence:
 
     def __init__(self, tolerance: float | None, patience: int) -> None:
         self._tolerance, self._patience = tolerance, patience
-        self._target, self._stale = np.inf, 0
+        self._target, self._stale = math.inf, 0
+        self.reached = False
 
     def add(self, loss: float) -> None:
+        """Take in the loss of one more epoch."""
         improved = loss < self._target - (self._tolerance or 0.0)
         self._target, self._stale = (loss, 0) if improved else (self._target, self._stale + 1)
-
-    @property
-    def reached(self) -> bool:
-        return self._tolerance is not None and self._stale >= self._patience
-
-
-def _copy(target: State, source: State) -> None:
-    for to, of in zip(target, source, strict=True):
-        to[:] = of
-
-
-def _pair(name: str, value: Any) -> tuple[Any, Any]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ValueError(f"{name}: expected a pair (x, y), got {type(value).__name__}")
-    return value[0], value[1]
+        self.reached = self.reached or (self._tolerance is not None and self._stale >= self._patience)

@@ -156,17 +156,17 @@ def test_npz_with_a_split_and_without(tmp_path):
     )
 
 
-@pytest.mark.parametrize("header", ["", "width,height,class\n"])
+@pytest.mark.parametrize("header", ["", "width,height,class\n", "\ufeffwidth,height,class\n", "\ufeff"])
 def test_csv(tmp_path, header):
     rows = "".join(f"{i}.5,{i * i},{i % 2}\n" for i in range(10))
-    (tmp_path / "own.csv").write_text(header + rows)
+    (tmp_path / "own.csv").write_text(header + rows, encoding="utf-8")
     data = fp.load_dataset(tmp_path / "own.csv")
     assert (data.x_train.shape, data.x_test.shape, data.outputs) == ((8, 2), (2, 2), 1)
     x, y = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.y_train, data.y_test])
     assert sorted(x.tolist()) == [[i + 0.5, i * i] for i in range(10)]
     assert y.tolist() == [int(value) % 2 for value in x[:, 0]]
     assert y.dtype == np.int64
-    (tmp_path / "own.csv").write_text(header + rows.replace(",1\n", ",1.25\n"))
+    (tmp_path / "own.csv").write_text(header + rows.replace(",1\n", ",1.25\n"), encoding="utf-8")
     assert fp.load_dataset(tmp_path / "own.csv").y_test.dtype == np.float32
 
 
@@ -179,6 +179,9 @@ def test_what_is_loaded_can_be_trained_on(tmp_path):
     fp.Trainer(network).fit(data.x_train, data.y_train, 2, validation=(data.x_test, data.y_test))
 
 
+TRAIN = {"x_train": np.ones((6, 2)), "y_train": np.arange(6) % 2}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -189,17 +192,33 @@ def test_what_is_loaded_can_be_trained_on(tmp_path):
         ),
         (7, None, "name: expected 'digits'.* got 7"),
         ("missing.csv", None, "which is no file"),
-        ("bad.csv", "1,2,a\n3,4,b\n", "bad.csv.*"),
-        ("bad.csv", "", "at least one feature|no data|shape"),
+        ("bad.csv", "1,2,0\n3,4,b\n", "line 2: expected numbers, got 'b'"),
+        ("bad.csv", "a,b,c\n1,2,0\n3,,0\n", "line 3: expected numbers, got ''"),
+        ("bad.csv", "NA,2,0\n" + "1,2,0\n" * 6, "line 1: expected numbers, got 'NA'"),
+        ("bad.csv", "1,2,0\n1,2\n" * 6, "line 2: expected 3 numbers, got 2"),
+        ("bad.csv", "", "expected rows of numbers, got none"),
+        ("bad.csv", "a,b\n", "expected rows of numbers, got none"),
         ("bad.csv", "1,2,0\n" * 4, "expected at least 5 samples"),
         ("bad.csv", "1\n" * 6, "at least one feature and a label"),
-        ("bad.csv", "1,2,0\n1,2\n" * 6, "columns"),
         ("bad.csv", "1,nan,0\n" * 6, "x: expected finite numbers"),
-        ("bad.csv", "1,2,-1\n" * 6, "y: expected classes from 0, got -1"),
+        ("bad.csv", "1,2,-1\n" * 6, "y: expected classes from 0, fewer than samples, got -1 to -1"),
+        ("bad.csv", "1,2,1\n" * 6, "y: expected classes from 0"),
+        ("bad.csv", "1,2,0\n1,2,9000000000000\n" * 6, "y: expected classes from 0, fewer than samples, got 0 to 9000"),
         ("bad.npz", {"x": np.ones((9, 2))}, "expected arrays x_train, y_train, x_test, y_test, or x and y, got x"),
         ("bad.npz", {"x": np.ones((9, 2)), "y": np.ones(8)}, r"got shapes \(9, 2\) and \(8,\)"),
         ("bad.npz", {"x": np.ones((9, 2)), "y": np.full(9, np.inf)}, "y: expected finite numbers"),
-        ("bad.npz", {"x": np.ones((9, 2)), "y": np.full(9, "a")}, "y: expected finite numbers, got <U1"),
+        ("bad.npz", {"x": np.ones((9, 2)), "y": np.full(9, "a")}, "y: expected numbers, got dtype <U1"),
+        ("bad.npz", {**TRAIN, "x_test": np.ones((2, 3)), "y_test": np.zeros(2)}, "x_test, y_test: expected shapes"),
+        (
+            "bad.npz",
+            {**TRAIN, "x_test": np.ones((2, 2)), "y_test": np.full(2, 0.5)},
+            "y_test: expected labels as in tr",
+        ),
+        (
+            "bad.npz",
+            {**TRAIN, "x_test": np.ones((2, 2)), "y_test": np.full(2, 7)},
+            "y_test: expected labels as in training",
+        ),
         ("bad.npz", {"x": np.array([[object()] * 2] * 9), "y": np.ones(9)}, "allow_pickle"),
         ("bad.npz", b"PK\x03\x04 not really", "bad.npz"),
     ],

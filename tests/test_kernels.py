@@ -269,7 +269,7 @@ def vectors(count, dtype):
     live = (np.random.default_rng(0).random(count) < 0.6).astype(np.uint8)
     for vector in (w, v, s):
         vector *= live
-    w[live > 0][:3] = 0  # a live weight may be 0: then L1 has no direction
+    w[np.flatnonzero(live)[:3]] = 0  # a live weight may be 0: then L1 has no direction
     g[live == 0] = np.nan  # a dead weight's gradient is nobody's business
     return w, v, abs(s), g, live
 

@@ -198,7 +198,7 @@ def damaged(tmp_path, **changes):
     ("changes", "message"),
     [
         ({"fastprune_format": np.array(99)}, "format 99"),
-        ({"settings": None}, "settings"),
+        ({"settings": None}, "no array 'settings' in it"),
         ({"settings": np.array('{"sizes": [5, 8, 3], "colour": "red"}')}, "colour"),
         ({"settings": np.array('{"sizes": [5, 0, 3]}')}, r"sizes\[1\]"),
         ({"biases": np.zeros(3, "float32")}, r"biases: expected finite float32 \(11,\), got float32 \(3,\)"),
@@ -254,6 +254,8 @@ def test_networks_can_be_copied_and_pickled():
         ({"dtype": "text"}, "dtype: expected 'float32' or 'float64', got 'text'"),
         ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
         ({"seed": 1.5}, "seed: expected an integer"),
+        ({"seed": 2**64}, "seed: expected an integer of at most"),
+        ({"sizes": [2**40, 2**40]}, "sizes: expected weights that can be counted"),
     ],
 )
 def test_bad_arguments(arguments, message):

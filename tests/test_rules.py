@@ -111,7 +111,7 @@ def test_ignored_layers_stay_whole_and_count():
     assert network.masks[1].all()
     assert record.sparsity == 0.5
     assert record.prunable_sparsity == 5 / 8
-    with pytest.raises(ValueError, match=r"sparsity: expected a sparsity of all weights of at most 0.8, .* got 0.9"):
+    with pytest.raises(ValueError, match=r"sparsity: expected a sparsity of at most 0.8, .* got 0.9"):
         prune(network, sparsity=0.9, ignored_layers=[-1])
 
 
@@ -247,7 +247,7 @@ def test_min_keep_of_global_scope_is_exact_or_refused(sizes, sparsity, min_keep)
     possible = sum(max(0, size - min_keep) for size in network.layer_sizes)
     wanted = count_for(sparsity, network.total_weights)
     if wanted > possible:
-        with pytest.raises(ValueError, match="sparsity: expected at most"):
+        with pytest.raises(ValueError, match="sparsity: expected a sparsity of at most"):
             prune(network, sparsity=sparsity, scope="global", min_keep=min_keep)
         assert network.sparsity == 0
         return

@@ -1,4 +1,7 @@
-"""The seed program's record: its threshold sequences to the printed digits, and its three failures, mended."""
+"""The record of the NumPy program of the paper that fastprune set out to reproduce, and its three failures, mended.
+
+It prunes 10800-5-4-3-2-1 on 45x80 images by percentiles. Its threshold sequences come out to the printed digits.
+"""
 
 import math
 from itertools import accumulate
@@ -30,7 +33,7 @@ def test_percentile_rule_reproduces_the_printed_degrees(monkeypatch):
     pruner = fp.Pruner(trainer, rule="percentile", schedule=ramp, ignored_layers=[-1])
     degrees = {}
     for number in range(1, 40):
-        if number == 3:  # the seed's own bug: from here on one zero joins each layer's live values
+        if number == 3:  # the program's own zero: from here on one zero joins each layer's live values
             with_zero = RULES["percentile"]._replace(
                 threshold=lambda live, q: percentile(np.append(np.abs(live), 0.0), q)
             )
@@ -41,7 +44,7 @@ def test_percentile_rule_reproduces_the_printed_degrees(monkeypatch):
 
 @pytest.fixture(scope="module")
 def dense():
-    """The seed's network, trained on its pictures' stand-in as far as the seed's was: weights of a good round 0."""
+    """The program's network, trained on a stand-in for its pictures about as far as it was."""
     data = fp.make_binary_images(seed=0)
     network = fp.MLP(SIZES, seed=4)
     trainer = fp.Trainer(network, learning_rate=0.0075, momentum=0.0, batch_size=None)
@@ -57,30 +60,36 @@ def copy_of(network):
 
 
 def test_failure_a_a_retraining_stuck_at_the_entropy_is_no_success(dense):
-    """The seed went on as if nothing had happened, at cost 0.6764 and 59.1 / 61.7 % accuracy."""
+    """The program went on as if nothing had happened, at cost 0.6764 and 59.1 / 61.7 % accuracy."""
     data, network = dense
     network = copy_of(network)
     trainer = fp.Trainer(network, learning_rate=0.0075, momentum=0.0, batch_size=None)
-    pruner = fp.Pruner(trainer, rule="percentile", schedule=[50.0] * 6, ignored_layers=[-1], min_keep=1)
     test = (data.x_test, data.y_test)
-    # At such a learning rate all ReLUs die, and at a tenth of it.
-    history = pruner.run(data.x_train, data.y_train, 150, learning_rate=5.0, test=test)
+    settings = {"rule": "percentile", "schedule": [30.0] * 8, "ignored_layers": [-1]}
+    pruner = fp.Pruner(trainer, **settings)
+    history = pruner.run(data.x_train, data.y_train, 200, test=test)
 
     *good, failed = history
-    assert [[event.kind for event in record.events] for record in good] == [["collapsed", "restored"] * 2] * 2
+    assert good
     assert not any(record.failed or record.after.train.collapsed for record in good)
     assert failed.failed
-    assert [event.kind for event in failed.events] == ["kept more than asked", "collapsed", "collapsed", "failed"]
-    assert failed.after.train.loss == pytest.approx(0.6764, abs=5e-5)
+    assert [event.kind for event in failed.events] == ["collapsed", "collapsed", "failed"]
     assert round(100 * failed.after.train.accuracy, 1) == 59.1
     assert round(100 * failed.after.test.accuracy, 1) == 61.7
+    # What is left is the last good network.
     assert trainer.evaluate(data.x_train, data.y_train) == good[-1].after.train
-    assert good[-1].after.train.accuracy > 0.85
+    assert good[-1].after.train.accuracy > 0.95
     assert network.sparsity == good[-1].sparsity
+
+    # Retrained by hand, at the program's own learning rate, the pruned network ends where its record says.
+    fp.Pruner(trainer, **settings).step()
+    history = trainer.fit(data.x_train, data.y_train, 400, learning_rate=0.1)
+    assert history.collapsed
+    assert history.train.loss == pytest.approx(0.6764, abs=5e-5)
 
 
 def test_failure_b_an_emptied_layer_has_a_percentile(dense):
-    """The seed died of an IndexError: numpy.percentile of an empty list."""
+    """The program died of an IndexError: numpy.percentile of an empty list."""
     with pytest.raises(IndexError):
         np.percentile([], 20.0)
     network = copy_of(dense[1])

@@ -10,7 +10,7 @@ HEIGHT, WIDTH, CHANNELS = 45, 80, 3
 TRAIN = (107, 74)  # pictures without and with a car
 TEST = (37, 23)
 
-Int = int | np.int64
+_Int = int | np.int64
 
 
 def make_binary_images(seed: int = 0) -> Dataset:
@@ -67,5 +67,5 @@ def _picture(rng: np.random.Generator, car: bool) -> Floats:
     return picture.clip(0, 1).astype(np.float32).reshape(-1)
 
 
-def _box(picture: Floats, rng: np.random.Generator, row: Int, column: Int, height: Int, width: Int) -> None:
+def _box(picture: Floats, rng: np.random.Generator, row: _Int, column: _Int, height: _Int, width: _Int) -> None:
     picture[row : row + height, column : column + width] = rng.uniform(0, 1, CHANNELS)

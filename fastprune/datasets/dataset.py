@@ -1,6 +1,6 @@
 """What every loader returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -25,10 +25,10 @@ class Dataset:
     """
 
     name: str
-    x_train: Floats
-    y_train: npt.NDArray[Any]
-    x_test: Floats
-    y_test: npt.NDArray[Any]
+    x_train: Floats = field(repr=False)
+    y_train: npt.NDArray[Any] = field(repr=False)
+    x_test: Floats = field(repr=False)
+    y_test: npt.NDArray[Any] = field(repr=False)
 
     @classmethod
     def split(cls, name: str, x: Floats, y: npt.NDArray[Any]) -> Self:

@@ -2,12 +2,14 @@
 
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastprune import check
 from fastprune.datasets.binary_images import make_binary_images
 from fastprune.datasets.dataset import Dataset
 from fastprune.datasets.mnist import load_mnist
@@ -33,9 +35,9 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         "binary_images": what `make_binary_images()` makes.
 
         A path ending in `.npz`: arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`, of which a fixed
-        fifth of each class is the test set. A path ending in `.csv`: comma-separated numbers, with or without a header
-        line, the label in the last column; split likewise. Whole numbers as labels are classes from 0, others are
-        values to meet. Features are taken as they are: training wants them scaled to about 1.
+        fifth of each class is the test set. A path ending in `.csv`: comma-separated numbers, with or without a line of
+        names, the label in the last column; split likewise. Labels that are all whole numbers are classes and begin
+        with 0; others are values to meet. Features are taken as they are: training wants them scaled to about 1.
     data_dir : str or path, optional
         Folder of the MNIST files.
 
@@ -77,31 +79,56 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
 def _from_npz(path: Path) -> Dataset:
     arrays = read_npz(path)
     if arrays.keys() >= _KEYS:
-        train = _samples(arrays["x_train"], arrays["y_train"])
-        test = _samples(arrays["x_test"], arrays["y_test"])
-        if train[0].shape[1] != test[0].shape[1]:
-            raise ValueError(f"x_test: expected {train[0].shape[1]} features, got {test[0].shape[1]}")
-        return Dataset(path.stem, *train, *test)
+        x, y = _samples(arrays["x_train"], arrays["y_train"])
+        x_test, y_test = _samples(arrays["x_test"], arrays["y_test"])
+        if x.shape[1:] != x_test.shape[1:] or y.shape[1:] != y_test.shape[1:]:
+            raise ValueError(f"x_test, y_test: expected shapes as in training, got {x_test.shape} and {y_test.shape}")
+        if y.dtype != y_test.dtype or (y.dtype.kind != "f" and y_test.max() > y.max()):
+            raise ValueError(f"y_test: expected labels as in training, got {y_test.dtype} up to {y_test.max()}")
+        return Dataset(path.stem, x, _labels(y), x_test, y_test)
     if arrays.keys() >= {"x", "y"}:
         return _split(path, arrays["x"], arrays["y"])
     raise ValueError(f"expected arrays x_train, y_train, x_test, y_test, or x and y, got {', '.join(arrays) or 'none'}")
 
 
 def _from_csv(path: Path) -> Dataset:
-    with path.open(encoding="utf-8") as file:
-        header = not _is_row(file.readline())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no data is said below
-        table = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2, encoding="utf-8")
+    with path.open(encoding="utf-8-sig") as file:  # without the mark that some programs begin a file with
+        first = file.readline()
+        file.seek(0)
+        header = bool(first.strip()) and not any(_is_number(field) for field in first.split(","))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that there is no data is said below
+                table = np.loadtxt(file, delimiter=",", skiprows=int(header), ndmin=2)
+        except ValueError as error:
+            file.seek(0)
+            raise ValueError(_first_fault(file, int(header))) from error
+    if table.size == 0:
+        raise ValueError("expected rows of numbers, got none")
     if table.shape[1] < 2:
-        raise ValueError(f"expected at least one feature and a label in each row, got {table.shape[1]} columns")
-    labels = table[:, -1]
-    return _split(path, table[:, :-1], labels.astype(np.int64) if (labels == np.round(labels)).all() else labels)
+        raise ValueError("expected at least one feature and a label in each row, got one number")
+    return _split(path, table[:, :-1], table[:, -1])
 
 
-def _is_row(line: str) -> bool:
+def _first_fault(file: Iterable[str], header: int) -> str:
+    """What is wrong with the first line that is no row of numbers; a header line is none of them."""
+    columns = None
+    for number, line in enumerate(file, 1):
+        fields = line.split(",")
+        if number <= header or not line.strip():
+            continue
+        columns = columns or len(fields)
+        if len(fields) != columns:
+            return f"line {number}: expected {columns} numbers, got {len(fields)}"
+        for field in fields:
+            if not _is_number(field):
+                return f"line {number}: expected numbers, got {field.strip()!r}"
+    return "expected rows of numbers"
+
+
+def _is_number(text: str) -> bool:
     try:
-        [float(field) for field in line.split(",")]
+        float(text)
     except ValueError:
         return False
     return True
@@ -111,16 +138,25 @@ def _split(path: Path, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Dataset:
     x, y = _samples(x, y)
     if len(x) < 5:
         raise ValueError(f"expected at least 5 samples, to keep a fifth for the test set, got {len(x)}")
-    return Dataset.split(path.stem, x, y)
+    return Dataset.split(path.stem, x, _labels(y))
 
 
 def _samples(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[Any]]:
     """Samples flattened to (N, F) float32, labels as int64 or float32; refused if they do not fit together."""
-    if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.size == 0:
+    if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.size == 0 or y.size == 0:
         raise ValueError(f"expected samples (N, ...) and as many labels, got shapes {x.shape} and {y.shape}")
     for name, array in (("x", x), ("y", y)):
-        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
-            raise ValueError(f"{name}: expected finite numbers, got {array.dtype} or NaN or infinity among them")
-    if y.dtype.kind != "f" and y.min() < 0:
-        raise ValueError(f"y: expected classes from 0, got {y.min()}")
-    return x.reshape(len(x), -1).astype(np.float32), y.astype(np.float32 if y.dtype.kind == "f" else np.int64)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity among them")
+    return x.reshape(len(x), -1).astype(np.float32), y.astype(np.int64 if check.whole(y) else np.float32)
+
+
+def _labels(y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The training labels, if whole numbers among them can be classes."""
+    if y.dtype.kind != "f" and (y.min() != 0 or y.max() >= max(2, len(y))):
+        raise ValueError(
+            f"y: expected classes from 0, fewer than samples, got {y.min()} to {y.max()}; whole numbers are classes"
+        )
+    return y

@@ -32,5 +32,11 @@ def kernel(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
     running old code (numba#9304). So the stamp of each cache entry is replaced by the digest of all kernel files.
     """
     dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)(function)
-    dispatcher._cache._cache_file._source_stamp = _DIGEST
+    if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
+        dispatcher._cache._cache_file._source_stamp = _DIGEST
     return cast(Callable[_Parameters, _Result], dispatcher)
+
+
+def is_compiled(function: Any) -> bool:
+    """Whether the cache on disk has machine code for a kernel as it now is."""
+    return not hasattr(function, "_cache") or bool(function._cache._cache_file._load_index())

@@ -1,4 +1,4 @@
-"""Exact selection by score: order statistics in linear time, ties broken by index."""
+"""Exact selection by score: order statistics in expected linear time, ties broken by index."""
 
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Bytes, Floats
