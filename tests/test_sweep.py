@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -13,19 +14,21 @@ import numpy as np
 import pytest
 
 import fastprune as fp
+from fastprune.pruner import Scores
+from fastprune.sweep import __main__ as command
 from fastprune.sweep.__main__ import main
 from fastprune.sweep.config import Config, parse
 from fastprune.sweep.results import COLUMNS, Spread
+from fastprune.sweep.run import Candidate, SeedResult, best
 
 MNIST = Path(__file__).parents[1] / "bench" / "mnist"
-SMALL = ["--hidden", "20,10", "--seeds", "0,1", "--epochs", "8", "--retrain-epochs", "4", "--rounds", "3", "--q", "40"]
+SHORT = ["--hidden", "20,10", "--seeds", "0,1", "--epochs", "8", "--retrain-epochs", "4", "--rounds", "3"]
+SMALL = [*SHORT, "--q", "40"]
 
 
 def sweep(*arguments, cwd, **environment):
-    command = [sys.executable, "-W", "error", "-m", "fastprune.sweep", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+    line = [sys.executable, "-W", "error", "-m", "fastprune.sweep", *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
 def read(path):
@@ -53,10 +56,10 @@ def test_the_main_job_without_arguments(tmp_path):
         float(row["after_test_accuracy"]) for row in rows if row["round"] == "0"
     )
     assert difference > -0.03
-    best = fp.load(tmp_path / "runs" / "digits" / "best.npz")
+    network = fp.load(tmp_path / "runs" / "digits" / "best.npz")
     data = fp.load_dataset("digits")
-    assert best.compression > 20
-    assert (best.predict(data.x_test) == data.y_test).mean() > 0.93
+    assert network.compression > 20
+    assert (network.predict(data.x_test) == data.y_test).mean() > 0.93
 
 
 def test_results_csv(done):
@@ -99,14 +102,15 @@ def test_output_is_plain_text_with_a_line_a_round_and_a_table(done):
 def test_the_best_network_is_the_smallest_good_enough_on_held_out_samples(done):
     folder, out = done
     rows = read(folder / "results.csv")
-    enough = {row["seed"]: float(row["after_validation_accuracy"]) - 0.01 for row in rows if row["round"] == "0"}
-    good = [row for row in rows if float(row["after_validation_accuracy"]) >= enough[row["seed"]]]
-    best = min(good, key=lambda row: (int(row["live"]), -float(row["after_validation_accuracy"])))
+    enough = max(float(row["after_validation_accuracy"]) for row in rows if row["round"] == "0") - 0.01
+    good = [row for row in rows if float(row["after_validation_accuracy"]) >= enough]
+    chosen = min(good, key=lambda row: (int(row["live"]), -float(row["after_validation_accuracy"])))
     network, data = fp.load(folder / "best.npz"), fp.load_dataset("digits")
-    assert network.live_weights == int(best["live"])
+    assert network.live_weights == int(chosen["live"])
     accuracy = float((network.predict(data.x_test) == data.y_test).mean())
-    assert accuracy == pytest.approx(float(best["after_test_accuracy"]))
-    assert f"Best: seed {best['seed']}, round {best['round']}," in out
+    assert accuracy == pytest.approx(float(chosen["after_test_accuracy"]))
+    assert f"Best: seed {chosen['seed']}, round {chosen['round']}:" in out
+    assert f"test accuracy {100 * accuracy:.2f} %" in out
 
 
 def test_the_same_command_gives_the_same_results(done, tmp_path):
@@ -143,14 +147,15 @@ def test_a_terminal_sees_a_bar(tmp_path):
     assert process.wait() == 0
     text = shown.decode()
     assert "\x1b[" in text
-    assert re.search(r"Train .*/12600 \[00:\d\d, [\d,]+ it/s, cost=0\.\d{4}\]", text)
+    assert re.search(r"Train .*/12600 \[00:\d\d, [\d,]+ it/s, cost=0\.\d+\]", text)
+    assert "None" not in text
     assert "standard deviation" in text
 
 
 @pytest.mark.parametrize("rule", [["--rule", "sparsity", "--sparsity", "0.9"], ["--rule", "std", "--quality", "0.7"]])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_rules_and_scopes(tmp_path, rule, scope):
-    assert main([*SMALL, "--quiet", "--seeds", "0", *rule, "--scope", scope, "--out", str(tmp_path)]) == 0
+    assert main([*SHORT, "--quiet", "--seeds", "0", *rule, "--scope", scope, "--out", str(tmp_path)]) == 0
     sparsities = [float(row["sparsity"]) for row in read(tmp_path / "results.csv")]
     assert sparsities == sorted(set(sparsities))
     if "sparsity" in rule:
@@ -182,7 +187,36 @@ def test_a_failed_round_is_reported_as_failed(tmp_path):
 def test_training_that_diverges_is_one_line(tmp_path):
     result = sweep(*SMALL, "--learning-rate", "1e30", "--out", tmp_path, cwd=tmp_path)
     assert result.returncode == 1
-    assert re.fullmatch(r"fastprune.sweep: the loss became (nan|inf) in epoch 1 of 8 .*\n", result.stderr)
+    lines = [rf"fastprune.sweep: seed {seed}, dense training: the loss became (nan|inf) in .*\n" for seed in (0, 1)]
+    assert re.fullmatch("".join(lines), result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_seed_that_diverges_leaves_the_others(tmp_path, monkeypatch, capsys):
+    def one_diverges(config, job, *arguments):
+        if job.seed == 0:
+            raise fp.DivergenceError(np.inf, 3, 8)
+        real(config, job, *arguments)
+
+    real = command.run
+    monkeypatch.setattr(command, "run", one_diverges)
+    assert main([*SMALL, "--quiet", "--out", str(tmp_path)]) == 1
+    assert "seed 0, dense training: the loss became inf in epoch 3 of 8" in capsys.readouterr().err
+    assert {row["seed"] for row in read(tmp_path / "results.csv")} == {"1"}
+
+
+def test_best_is_measured_by_the_best_dense_network():
+    """A seed that trained badly sets itself a low bar, and does not win by it."""
+
+    def result(seed, dense, round_, accuracy, weights):
+        network = fp.MLP([weights, 1])
+        scores = [Scores(None, fp.Evaluation(0.0, value, False), None) for value in (dense, accuracy)]
+        return SeedResult(seed, scores[0], 0.0, Candidate(seed, round_, scores[1], network))
+
+    good, bad, better = result(0, 0.98, 3, 0.975, 50), result(1, 0.5, 9, 0.5, 5), result(2, 0.98, 3, 0.98, 50)
+    assert best([good, bad], 0.01).seed == 0
+    assert best([good, bad, better], 0.01).seed == 2
+    assert best([bad], 0.01).seed == 1
 
 
 @pytest.mark.parametrize(
@@ -194,21 +228,29 @@ def test_training_that_diverges_is_one_line(tmp_path):
         ),
         (["--dataset", "missing.csv"], "which is no file"),
         (["--dataset", "broken.npz"], "broken.npz"),
-        (["--dataset", "values.csv"], "dataset: expected classes as labels"),
+        (["--dataset", "values.csv"], "dataset: expected whole numbers as labels"),
         (["--dataset", "mnist", "--data-dir", "."], "data_dir: expected the MNIST files"),
         (["--q", "120"], r"q: expected a number in \[0, 100\], got 120.0"),
-        (["--rule", "sparsity", "--sparsity", "1"], r"final_sparsity: expected a number in \[0.0, 1\), got 1.0"),
+        (
+            ["--rule", "sparsity", "--q", "20", "--sparsity", "1"],
+            r"final_sparsity: expected a number in \[0.0, 1\), got 1.0",
+        ),
         (["--rounds", "0"], "rounds: expected an integer of at least 1"),
         (["--hidden", "0"], r"sizes\[1\]: expected an integer of at least 1, got 0"),
         (["--learning-rate", "nan"], "learning_rate: expected a number"),
         (["--retrain-learning-rate", "0"], "retrain_learning_rate: expected a number"),
         (["--retrain-epochs", "-1"], "retrain_epochs: expected an integer"),
         (["--holdout", "1"], r"holdout: expected a number in \(0, 1\), got 1.0"),
-        (["--tolerance", "-1"], "tolerance: expected a number"),
-        (["--seeds", ","], "seeds: expected at least one, got none"),
+        (["--max-drop", "-1"], "max_drop: expected a number"),
+        (["--seeds", ","], r"seeds: expected at least one, none of them twice, got \(\)"),
+        (["--seeds", "0,1,0"], r"seeds: expected at least one, none of them twice, got \(0, 1, 0\)"),
+        (["--sparsity", "0.9"], "sparsity: expected --rule sparsity with it, got --rule percentile"),
+        (["--holdout", "0.9999"], "holdout: expected to leave samples to train on"),
+        (["--batch-size", "-1"], "batch_size: expected an integer of at least 0"),
+        (["--hidden", "99999999999,99999999999"], "sizes: expected weights that can be counted"),
         (["--seeds=-1"], "seed: expected an integer of at least 0, got -1"),
         (["--ignored-layers", "7"], "ignored_layers: expected layers in -3 .. 2, got 7"),
-        (["--out", "broken.npz"], "broken.npz"),
+        (["--out", "broken.npz"], "out: expected a folder, got the file 'broken.npz'"),
         (["--out", "/proc/nowhere"], "/proc/nowhere"),
     ],
 )
@@ -227,7 +269,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd, arg
     ("arguments", "message"),
     [
         (["--rule", "magic"], "argument --rule: invalid choice: 'magic'"),
-        (["--hidden", "a,b"], "argument --hidden: invalid"),
+        (["--hidden", "a,b"], "argument --hidden: invalid integers value: 'a,b'"),
         (["--rounds", "2.5"], "argument --rounds: invalid int value: '2.5'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
@@ -239,18 +281,20 @@ def test_a_bad_command_line_is_exit_code_2(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_interrupted_it_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
-    from fastprune.sweep import __main__ as command
-
-    def interrupted(*arguments):
-        yield next(real(*arguments))
-        raise KeyboardInterrupt
-
-    real = command.run_seeds
-    monkeypatch.setattr(command, "run_seeds", interrupted)
-    assert main([*SMALL, "--quiet", "--out", str(tmp_path)]) == 130
-    assert capsys.readouterr().err == "fastprune.sweep: interrupted\n"
-    assert {row["seed"] for row in read(tmp_path / "results.csv")} == {"0"}
+def test_interrupted_it_keeps_what_is_finished(tmp_path):
+    arguments = [*SMALL, "--rounds", "500", "--q", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-u", "-m", "fastprune.sweep", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.split()[:1] == ["7"]:
+                process.send_signal(signal.SIGINT)
+                break
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors == f"fastprune.sweep: interrupted; finished rounds of 1 seeds are in {tmp_path}\n"
+    rows = read(tmp_path / "results.csv")
+    assert [row["round"] for row in rows[:8]] == [str(number) for number in range(8)]
+    assert {row["seed"] for row in rows} == {"0"}
     fp.load(tmp_path / "best.npz")
 
 
@@ -267,7 +311,8 @@ def test_help_names_every_setting(capsys):
 def test_names_tell_what_differs_from_the_defaults():
     assert parse([]).out == Path("runs/digits")
     assert parse(["--q", "30", "--hidden", "5,4"]).out == Path("runs/digits-hidden=5,4-q=30.0")
-    assert parse(["--dataset", "some/own.csv"]).out == Path("runs/own")
+    assert parse(["--dataset", "/some/own.csv"]).out == Path("runs/some_own.csv")
+    assert parse(["--dataset", "../own.csv"]).out == Path("runs/own.csv")
     assert parse(["--out", "x"]).out == Path("x")
 
 

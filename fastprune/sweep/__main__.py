@@ -6,63 +6,71 @@ import time
 from collections.abc import Sequence
 
 from fastprune.datasets import load_dataset
+from fastprune.kernels.jit import is_compiled
+from fastprune.kernels.steps import train_steps
 from fastprune.sweep.config import Command, parse
 from fastprune.sweep.display import Display
-from fastprune.sweep.results import best, rows, write_csv
-from fastprune.sweep.run import run_seeds
+from fastprune.sweep.results import rows, write_csv
+from fastprune.sweep.run import SeedResult, best, prepare, run
 from fastprune.trainer import DivergenceError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0: done; 1: training failed; 2: bad input, or a folder that cannot be written to; 130: interrupted. Results of
-    finished seeds are written whatever comes after them.
+    0: done; 1: a dense training diverged, and the other seeds are done; 2: bad input, or a folder that cannot be
+    written to; 130: interrupted. What was finished by then is written in each case.
     """
-    command = parse(arguments)
     try:
-        _sweep(command)
-    except (ValueError, OSError) as error:
-        return _fail(error, 2)
-    except DivergenceError as error:
-        return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    return 0
+        return _sweep(parse(arguments))
+    except (ValueError, OSError, MemoryError) as error:
+        return _fail(str(error) or "out of memory", 2)
 
 
-def _sweep(command: Command) -> None:
+def _sweep(command: Command) -> int:
     config, out = command.config, command.out
     started = time.perf_counter()
     data = load_dataset(config.dataset, config.data_dir)
-    display = Display(command.quiet)
-    results = []
-    seeds = run_seeds(config, data, display)
+    jobs = prepare(config, data)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a folder, got the file {str(out)!r}")
     out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # a folder that cannot be written to is found before the work, not after
+
+    display = Display(command.quiet)
     display.say(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test samples; {config.rounds} rounds of "
-        f"{config.rule} pruning; seeds {', '.join(map(str, config.seeds))}. The first run compiles for some 15 seconds."
+        f"{config.rule} pruning; seeds {', '.join(map(str, config.seeds))}"
     )
-    with display:
-        for result in seeds:
-            results.append(result)
+    if not is_compiled(train_steps):
+        display.say("Compiling, once: this takes some 10 seconds.")
+    results: list[SeedResult] = []
+    code = 0
+    try:
+        with display:
+            for job in jobs:
+                try:
+                    run(config, job, (data.x_test, data.y_test), display, results.append)
+                except DivergenceError as error:
+                    code = _fail(f"seed {job.seed}, dense training: {error}", 1)
+    except KeyboardInterrupt:
+        kept = f"; finished rounds of {len(results)} seeds are in {out}" if results else ""
+        code = _fail(f"interrupted{kept}", 130)
+    finally:
+        if results:
             write_csv(out / "results.csv", results)
-            best(results).network.save(out / "best.npz")
-    display.table(rows(results), data.name)
-    chosen = best(results)
-    network = chosen.network
-    display.say(
-        f"Best: seed {chosen.seed}, round {chosen.round}, {network.live_weights:,} of {network.total_weights:,} "
-        f"weights ({network.compression:.1f}x): the smallest that is within {100 * config.tolerance:g} points of its "
-        "dense network's accuracy on held-out samples."
-    )
-    display.say(f"Wrote {out / 'results.csv'} and {out / 'best.npz'} in {time.perf_counter() - started:.1f} s.")
-    display.say(f'Use it: fastprune.load("{out / "best.npz"}").predict(x)')
+            chosen = best(results, config.max_drop)
+            chosen.network.save(out / "best.npz")
+    if results and code != 130:
+        display.table(rows(results), data.name)
+        display.best(chosen, config.max_drop)
+        display.say(f"Wrote {out / 'results.csv'} and {out / 'best.npz'} in {time.perf_counter() - started:.1f} s.")
+        display.say(f'Use it: fastprune.load("{out / "best.npz"}").predict(x)')
+    return code
 
 
-def _fail(error: object, code: int) -> int:
-    print(f"fastprune.sweep: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+def _fail(message: str, code: int) -> int:
+    print(f"fastprune.sweep: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     return code
 
 

@@ -22,7 +22,8 @@ def _setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _integers(text: str) -> tuple[int, ...]:
+def integers(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between."""
     return tuple(int(part) for part in text.split(",") if part.strip())
 
 
@@ -30,13 +31,15 @@ def _integers(text: str) -> tuple[int, ...]:
 class Config:
     """What a sweep is to do; the fields are the command's flags."""
 
-    dataset: str = _setting("digits", "digits, mnist, binary_images, or a path ending in .npz or .csv", group="data")
+    dataset: str = _setting(
+        "digits", "digits, mnist, binary_images, or a path ending in .npz or .csv (classes only)", group="data"
+    )
     data_dir: str | None = _setting(None, "folder of the MNIST files (else FASTPRUNE_DATA, the cache, a download)")
-    seeds: tuple[int, ...] = _setting((0, 1, 2, 3, 4), "seeds to run, with commas between", _integers)
+    seeds: tuple[int, ...] = _setting((0, 1, 2, 3, 4), "seeds to run, with commas between", integers)
     holdout: float = _setting(0.1, "fraction of the training samples that only choose the best network", float)
-    tolerance: float = _setting(0.01, "accuracy the best network may lose against its dense one, held out", float)
+    max_drop: float = _setting(0.01, "accuracy on these that the best network may lose against dense ones", float)
     hidden: tuple[int, ...] = _setting(
-        (300, 100), "units of the hidden layers, with commas between", _integers, group="network and dense training"
+        (300, 100), "units of the hidden layers, with commas between", integers, group="network and dense training"
     )
     activation: str = _setting("relu", "of the hidden layers", choices=list(ACTIVATIONS))
     epochs: int = _setting(30, "epochs of dense training", int)
@@ -57,10 +60,17 @@ class Config:
     quality: float = _setting(0.5, "rule std: threshold in standard deviations of the live weights", float)
     sparsity: float = _setting(0.98, "rule sparsity: the last round's, reached by a cubic schedule", float)
     scope: str = _setting("global", "rank the weights of each layer alone, or all together", choices=SCOPES)
-    ignored_layers: tuple[int, ...] = _setting((), "layers left whole, from 0; -1 is the output layer", _integers)
+    ignored_layers: tuple[int, ...] = _setting((), "layers left whole, from 0; =-1 is the output layer", integers)
     min_keep: int = _setting(0, "live weights that each layer keeps at least", int)
     retrain_epochs: int = _setting(15, "epochs of retraining in each round", int)
     retrain_learning_rate: float = _setting(0.1, "at the start of each retraining", float)
+
+    def __post_init__(self) -> None:
+        """Refuse what another rule would ignore."""
+        for name, rule in {"q": "percentile", "delta": "percentile", "quality": "std", "sparsity": "sparsity"}.items():
+            given = getattr(self, name) != self.__dataclass_fields__[name].default
+            if given and self.rule != rule:
+                raise ValueError(f"{name}: expected --rule {rule} with it, got --rule {self.rule}")
 
     @property
     def schedule(self) -> Sequence[Amount]:
@@ -74,7 +84,7 @@ class Config:
     @property
     def name(self) -> str:
         """The data set and all settings that differ from the defaults, fit for a folder's name."""
-        parts = [Path(self.dataset).stem]
+        parts = ["_".join(part for part in Path(self.dataset).parts if part not in ("/", ".."))]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default and field.name not in ("dataset", "data_dir"):
@@ -93,7 +103,15 @@ class Command:
 
 
 def parse(arguments: Sequence[str] | None) -> Command:
-    """Read the command line (that of the process, if None). A bad one ends the process with exit code 2."""
+    """Read the command line (that of the process, if None).
+
+    Raises
+    ------
+    SystemExit
+        With code 2, if it is no command line of this program; with code 0, once help is shown.
+    ValueError
+        If its options do not go together.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m fastprune.sweep",
         usage="python -m fastprune.sweep [options]",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fastprune.files import atomic_write
 from fastprune.pruner import Scores
-from fastprune.sweep.run import Candidate, SeedResult
+from fastprune.sweep.run import SeedResult
 
 COLUMNS = [
     "seed",
@@ -88,18 +88,13 @@ def rows(results: Sequence[SeedResult]) -> list[Row]:
     return table
 
 
-def best(results: Sequence[SeedResult]) -> Candidate:
-    """The smallest of the seeds' best networks; of equals, the one that is more accurate on held-out samples."""
-    return min((result.best for result in results), key=lambda c: (c.network.live_weights, -c.accuracy))
-
-
 def write_csv(path: str | os.PathLike[str], results: Sequence[SeedResult]) -> None:
     """Write one line a seed and round, the dense network as round 0; empty fields are unknown or do not apply."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for result in results:
-        network = result.best.network
+        network = result.best.network  # any of them: for the size
         writer.writerow(
             {
                 "seed": result.seed,

@@ -1,8 +1,8 @@
 """One seed of a sweep: dense training, then the rounds."""
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -33,46 +33,58 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that a seed has come to, with what choosing among them needs."""
+    """A network that a seed has come to, after so many rounds."""
 
     seed: int
     round: int
-    accuracy: float  # held out
+    scores: Scores
     network: MLP
 
 
-@dataclass(frozen=True)
+@dataclass
 class SeedResult:
-    """All of one seed: the dense network's scores, the rounds, and the smallest network that is good enough."""
+    """What a seed has come to so far: dense scores, rounds, and the smallest network that is good enough."""
 
     seed: int
     dense: Scores
     dense_seconds: float
-    rounds: list[RoundRecord]
     best: Candidate
+    rounds: list[RoundRecord] = field(default_factory=list)
 
 
-def run_seeds(config: Config, data: Dataset, observer: Observer) -> Iterator[SeedResult]:
-    """Run the seeds one after the other.
+@dataclass(frozen=True)
+class Job:
+    """One seed, ready to run: its trainer and pruner, the samples to train on, and the held-out ones."""
+
+    seed: int
+    trainer: Trainer
+    pruner: Pruner
+    train: LabelledSet
+    held_out: LabelledSet
+
+
+def prepare(config: Config, data: Dataset) -> list[Job]:
+    """Make a job for each seed.
 
     Raises
     ------
     ValueError
-        If a setting is not as the classes it is given to want it; before anything is trained.
-    DivergenceError
-        If dense training diverges.
+        If a setting is not as the classes it is given to want it.
     """
     if data.y_train.dtype.kind == "f":
-        raise ValueError("dataset: expected classes as labels (whole numbers), got values to meet")
+        raise ValueError("dataset: expected whole numbers as labels (classes), got values to meet")
     check.number("holdout", config.holdout, "(0, 1)")
-    check.number("tolerance", config.tolerance, "[0, 1]")
-    if not config.seeds:
-        raise ValueError("seeds: expected at least one, got none")
-    jobs = [(seed, *_prepare(config, data, seed)) for seed in config.seeds]
-    return (_run_seed(config, data, seed, trainer, pruner, observer) for seed, trainer, pruner in jobs)
+    check.number("max_drop", config.max_drop, "[0, 1]")
+    check.integer("epochs", config.epochs, 0)
+    check.integer("retrain_epochs", config.retrain_epochs, 0)
+    check.number("retrain_learning_rate", config.retrain_learning_rate, "(0, inf)")
+    check.integer("batch_size", config.batch_size, 0)
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise ValueError(f"seeds: expected at least one, none of them twice, got {config.seeds}")
+    return [_job(config, data, seed) for seed in config.seeds]
 
 
-def _prepare(config: Config, data: Dataset, seed: int) -> tuple[Trainer, Pruner]:
+def _job(config: Config, data: Dataset, seed: int) -> Job:
     network = MLP([data.features, *config.hidden, data.outputs], activation=config.activation, seed=seed)
     trainer = Trainer(
         network,
@@ -94,58 +106,70 @@ def _prepare(config: Config, data: Dataset, seed: int) -> tuple[Trainer, Pruner]
         ignored_layers=config.ignored_layers,
         min_keep=config.min_keep,
     )
-    check.integer("epochs", config.epochs, 0)
-    check.integer("retrain_epochs", config.retrain_epochs, 0)
-    check.number("retrain_learning_rate", config.retrain_learning_rate, "(0, inf)")
-    return trainer, pruner
+    order = np.random.default_rng([seed, len(data.x_train)]).permutation(len(data.x_train))
+    count = max(1, round(config.holdout * order.size))
+    if count == order.size:
+        raise ValueError(f"holdout: expected to leave samples to train on, got {config.holdout} of {order.size}")
+    train, held_out = np.sort(order[count:]), np.sort(order[:count])
+    return Job(
+        seed,
+        trainer,
+        pruner,
+        (data.x_train[train], data.y_train[train]),
+        (data.x_train[held_out], data.y_train[held_out]),
+    )
 
 
-def _run_seed(
-    config: Config, data: Dataset, seed: int, trainer: Trainer, pruner: Pruner, observer: Observer
-) -> SeedResult:
-    (x, y), held_out = _hold_out(data, config.holdout, seed)
-    test = (data.x_test, data.y_test)
+def run(config: Config, job: Job, test: LabelledSet, observer: Observer, keep: Callable[[SeedResult], None]) -> None:
+    """Run one seed. `keep` is given its result as soon as there is one; every round is added to it.
+
+    Raises
+    ------
+    DivergenceError
+        If dense training diverges.
+    """
+    seed, trainer, held_out = job.seed, job.trainer, job.held_out
     observer.begin(seed, trainer.network)
-    history = trainer.fit(x, y, config.epochs, callback=observer.progress)
+    history = trainer.fit(*job.train, config.epochs, callback=observer.progress)
     dense = Scores(history.train, trainer.evaluate(*held_out), trainer.evaluate(*test))
     observer.dense(dense, history.seconds)
-    best = Candidate(seed, 0, _accuracy(dense), copy.deepcopy(trainer.network))
-    rounds: list[RoundRecord] = []
+    result = SeedResult(seed, dense, history.seconds, Candidate(seed, 0, dense, copy.deepcopy(trainer.network)))
+    keep(result)
 
     def on_round(record: RoundRecord) -> None:
-        nonlocal best
         observer.round(record)
         if record.after is not None:
+            # Held-out samples choose the best network, and nothing in training: so they are no `validation` of it.
             record = replace(record, after=replace(record.after, validation=trainer.evaluate(*held_out)))
-            if not record.failed and _accuracy(record.after) >= _accuracy(dense) - config.tolerance:
-                best = Candidate(seed, record.round, _accuracy(record.after), copy.deepcopy(trainer.network))
-        if record.after is not None or record.failed:
-            rounds.append(record)
+        if record.after is None and not record.failed:
+            return
+        result.rounds.append(record)
+        if not record.failed and accuracy(record.after) >= accuracy(dense) - config.max_drop:
+            assert record.after is not None
+            result.best = Candidate(seed, record.round, record.after, copy.deepcopy(trainer.network))
 
-    pruner.run(
-        x,
-        y,
+    job.pruner.run(
+        *job.train,
         config.retrain_epochs,
         learning_rate=config.retrain_learning_rate,
         test=test,
         callback=observer.progress,
         on_round=on_round,
     )
-    return SeedResult(seed, dense, history.seconds, rounds, best)
 
 
-def _hold_out(data: Dataset, fraction: float, seed: int) -> tuple[LabelledSet, LabelledSet]:
-    """The training samples in two sets, drawn by the seed: to train on, and held out."""
-    order = np.random.default_rng([seed, len(data.x_train)]).permutation(len(data.x_train))
-    count = max(1, round(fraction * order.size))
-    if count == order.size:
-        raise ValueError(f"holdout: expected to leave samples to train on, got {fraction} of {order.size}")
-    train, held_out = np.sort(order[count:]), np.sort(order[:count])
-    return (data.x_train[train], data.y_train[train]), (data.x_train[held_out], data.y_train[held_out])
+def best(results: Sequence[SeedResult], max_drop: float) -> Candidate:
+    """The smallest of the seeds' best networks that hold up against the best of all dense ones, on held-out samples.
+
+    Each seed's best is no more than `max_drop` below its own dense network; a seed that trained badly has a low bar.
+    """
+    bar = max(accuracy(result.dense) for result in results) - max_drop
+    good = [result.best for result in results if accuracy(result.best.scores) >= bar]
+    return min(good, key=lambda c: (c.network.live_weights, -accuracy(c.scores)))
 
 
-def _accuracy(scores: Scores | None) -> float:
-    """Held-out accuracy."""
+def accuracy(scores: Scores | None) -> float:
+    """Held-out accuracy, in [0, 1]."""
     assert scores is not None
     assert scores.validation is not None
     assert scores.validation.accuracy is not None
