@@ -18,9 +18,9 @@ def test_the_example_runs(tmp_path):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.stderr == ""
     rows = [[float(value) for value in line.split()] for line in result.stdout.splitlines()]
-    assert len(rows) == 12
-    assert rows[-1][0] > 0.9
-    assert rows[-1][2] > 0.95
+    assert len(rows) == 18
+    assert rows[-1][0] > 0.98
+    assert rows[-1][2] > 0.9
     assert (tmp_path / "net.npz").is_file()
 
 
@@ -35,3 +35,11 @@ def test_the_commands_parse():
 def test_links_to_files_lead_somewhere():
     for name in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
         assert (ROOT / name).exists(), name
+
+
+def test_ci_runs_the_two_commands():
+    commands = re.findall(r"^    (python -m pip install .* && .*)$", TEXT, re.MULTILINE)[:2]
+    script = (ROOT / ".ci" / "run").read_text()
+    assert len(commands) == 2
+    for command in commands:
+        assert command in script
