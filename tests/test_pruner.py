@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastprune as fp
+from fastprune import trainer as trainer_module
 
 
 @pytest.fixture(scope="module")
@@ -171,19 +172,22 @@ def test_a_collapse_at_the_first_rate_is_retried_at_a_tenth(digits):
     assert network.sparsity == pytest.approx(0.97, abs=1e-4)
 
 
-def test_the_second_attempt_starts_from_the_pruned_weights(digits):
-    """After a divergence, the second attempt is what a first one at its learning rate would have been."""
+def test_the_second_attempt_starts_from_the_pruned_weights(digits, monkeypatch):
+    """After a divergence half way, the second attempt is what a first one at its learning rate would have been."""
+    monkeypatch.setattr(trainer_module, "_SPAN_FLOP", 1)
     x, y = digits.x_train, digits.y_train.astype("float32") / 2
 
     def pruned(rate):
-        trainer = fp.Trainer(fp.MLP([64, 40, 1], activation="tanh"), learning_rate=1e-3)
+        network = fp.MLP([64, 40, 1], activation="tanh")
+        trainer = fp.Trainer(network, learning_rate=1e-3, learning_rate_schedule=lambda p: 0.1 if p < 0.5 else 1)
         trainer.fit(x, y, 3)
         history = fp.Pruner(trainer, schedule=[0.5]).run(x, y, 20, learning_rate=rate)
-        return trainer.network, history[0]
+        return network, history[0]
 
     second, record = pruned(0.5)
     assert events(record) == ["diverged"]
     assert not record.failed
+    assert 30 < record.epochs < 40, "ten epochs and some, then twenty"
     first, record = pruned(0.5 * 0.1)
     assert events(record) == []
     np.testing.assert_array_equal(first.values, second.values)

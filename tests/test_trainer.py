@@ -9,6 +9,7 @@ import reference
 
 import fastprune as fp
 from fastprune import blas, trainer
+from fastprune.kernels.layout import Samples
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_same_bits_whatever_the_length_of_spans(monkeypatch):
 
 
 def test_same_bits_beside_another_training():
-    """Two trainings at once share BLAS, which must stay at one thread until both are done."""
+    """Trainings in threads of one process do not disturb each other."""
     expected = trained(30, sizes=(4, 200, 200, 3))[0].values
     found = []
     threads = [
@@ -216,18 +217,21 @@ def test_the_best_state_of_mini_batches_is_the_best_of_those_it_ended_epochs_wit
     x, y = blobs()
     network = fp.MLP([4, 8, 3])
     rate = {"learning_rate": 0.05, "learning_rate_schedule": lambda progress: 1 if progress < 0.5 else 100}
+    trainer_ = fp.Trainer(network, **rate, **settings)
     seen = []
 
     def look(progress):
         if progress.step % 8 == 0:
-            seen.append(fp.Trainer(network).evaluate(x, y))
+            seen.append((trainer_.evaluate(x, y), trainer_.snapshot()))
 
-    history = fp.Trainer(network, **rate, **settings).fit(x, y, 4, callback=look)
+    history = trainer_.fit(x, y, 4, callback=look)
     assert len(seen) == 4
-    assert seen[-1].loss > 1.2 * min(evaluation.loss for evaluation in seen)
+    evaluation, state = min(seen, key=lambda pair: pair[0].loss)
+    assert seen[-1][0].loss > 1.2 * evaluation.loss
     assert history.restored
-    assert history.train == min(seen, key=lambda evaluation: evaluation.loss)
-    assert history.train == fp.Trainer(network).evaluate(x, y)
+    assert history.train == evaluation == trainer_.evaluate(x, y)
+    for now, then in zip(trainer_.snapshot().vectors, state.vectors, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 def test_states_of_large_sets_are_compared_by_a_part_of_them(monkeypatch):
@@ -237,6 +241,12 @@ def test_states_of_large_sets_are_compared_by_a_part_of_them(monkeypatch):
     network, history = trained(6, **rate)
     assert history.restored
     assert history.train == fp.Trainer(network).evaluate(*blobs())
+    x, y = blobs()
+    some = fp.Trainer(network)._some(Samples(x, y, np.empty((0, 0))))
+    assert len(some.x) == len(some.labels) == 20
+    assert {(*row, label) for row, label in zip(some.x, some.labels, strict=True)} < {
+        (*row, label) for row, label in zip(x, y, strict=True)
+    }
 
 
 def test_the_best_state_is_the_best_on_held_out_samples():
