@@ -106,7 +106,21 @@ class ConstantSparsity(Schedule):
 
 
 @dataclass(frozen=True)
-class PolynomialDecay(Schedule):
+class _Rise(Schedule):
+    """Sparsity that rises from one value, before the first round, to another, after the last."""
+
+    initial_sparsity: float
+    final_sparsity: float
+    rounds: int
+
+    def __post_init__(self) -> None:
+        check.number("initial_sparsity", self.initial_sparsity, "[0, 1)")
+        check.number("final_sparsity", self.final_sparsity, f"[{self.initial_sparsity}, 1)")
+        check.integer("rounds", self.rounds, 1)
+
+
+@dataclass(frozen=True)
+class PolynomialDecay(_Rise):
     """Density that falls as a polynomial; cubic unless said (Zhu and Gupta 2017, equation 1), linear with power 1.
 
     s[i] = final + (initial - final) * (1 - (i + 1) / rounds) ** power: the first round prunes, the last one reaches
@@ -118,7 +132,7 @@ class PolynomialDecay(Schedule):
         Sparsity before the first round and after the last, 0 <= initial <= final < 1.
     rounds : int
         Number of rounds.
-    power : float, default 3
+    power : float, default 3.0
         Degree of the polynomial, above 0.
 
     Examples
@@ -128,13 +142,10 @@ class PolynomialDecay(Schedule):
     [0.84, 0.96]
     """
 
-    initial_sparsity: float
-    final_sparsity: float
-    rounds: int
     power: float = 3.0
 
     def __post_init__(self) -> None:
-        _check_span(self.initial_sparsity, self.final_sparsity, self.rounds)
+        super().__post_init__()
         check.number("power", self.power, "(0, inf)")
 
     def at(self, round: int) -> float:
@@ -144,8 +155,8 @@ class PolynomialDecay(Schedule):
 
 
 @dataclass(frozen=True)
-class LinearSparsity(Schedule):
-    """Sparsity that grows by the same amount each round, from `initial_sparsity` to `final_sparsity`.
+class LinearSparsity(_Rise):
+    """Sparsity that grows by the same amount each round.
 
     Parameters
     ----------
@@ -161,20 +172,13 @@ class LinearSparsity(Schedule):
     [0.25, 0.5, 0.75]
     """
 
-    initial_sparsity: float
-    final_sparsity: float
-    rounds: int
-
-    def __post_init__(self) -> None:
-        _check_span(self.initial_sparsity, self.final_sparsity, self.rounds)
-
     def at(self, round: int) -> float:
         """The sparsity of round `round`."""
         return self.initial_sparsity + (self.final_sparsity - self.initial_sparsity) * (round + 1) / self.rounds
 
 
 @dataclass(frozen=True)
-class GeometricDecay(Schedule):
+class GeometricDecay(_Rise):
     """Density that falls by the same factor each round: each prunes one fraction of what is still live.
 
     Parameters
@@ -191,24 +195,11 @@ class GeometricDecay(Schedule):
     [0.5, 0.75, 0.875, 0.9375]
     """
 
-    initial_sparsity: float
-    final_sparsity: float
-    rounds: int
-
-    def __post_init__(self) -> None:
-        _check_span(self.initial_sparsity, self.final_sparsity, self.rounds)
-
     def at(self, round: int) -> float:
         """The sparsity of round `round`."""
         ratio = (1 - self.final_sparsity) / (1 - self.initial_sparsity)
         left: float = ratio ** ((round + 1) / self.rounds)
         return 1 - (1 - self.initial_sparsity) * left
-
-
-def _check_span(initial_sparsity: float, final_sparsity: float, rounds: int) -> None:
-    check.number("initial_sparsity", initial_sparsity, "[0, 1)")
-    check.number("final_sparsity", final_sparsity, f"[{initial_sparsity}, 1)")
-    check.integer("rounds", rounds, 1)
 
 
 def constant(progress: float) -> float:
