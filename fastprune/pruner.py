@@ -114,6 +114,11 @@ class RoundRecord(PruneRecord):
     seconds: float = 0.0
     failed: bool = False
 
+    @property
+    def done(self) -> bool:
+        """Whether the round is over: retrained, or given up."""
+        return self.after is not None or self.failed
+
 
 class Pruner:
     """Prunes a trainer's network by magnitude, round by round, and retrains it.
@@ -276,7 +281,7 @@ class Pruner:
         callback : callable, optional
             Given to `Trainer.fit`.
         on_round : callable, optional
-            Called with the record twice a round: once pruned, when `after` is still None, and once retrained.
+            Called with the record twice a round: once pruned, and once retrained or given up, when it is `done`.
 
         Returns
         -------

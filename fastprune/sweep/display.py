@@ -74,7 +74,7 @@ class Display:
 
     def round(self, record: RoundRecord) -> None:
         """Open or close a round's retraining."""
-        if record.after is None and not record.failed:
+        if not record.done:
             self._open(f"Retrain {record.round}")
             return
         events = "; ".join(map(str, record.events))

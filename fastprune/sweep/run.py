@@ -28,7 +28,7 @@ class Observer(Protocol):
         """Dense training is over."""
 
     def round(self, record: RoundRecord) -> None:
-        """The network has been pruned (`record.after` is None), or retrained."""
+        """The network has been pruned, or the round is done."""
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,15 @@ def run(config: Config, job: Job, test: LabelledSet, observer: Observer, keep: C
     keep(result)
 
     def on_round(record: RoundRecord) -> None:
-        observer.round(record)
         if record.after is not None:
             # Held-out samples choose the best network, and nothing in training: so they are no `validation` of it.
             record = replace(record, after=replace(record.after, validation=trainer.evaluate(*held_out)))
-        if record.after is None and not record.failed:
-            return
-        result.rounds.append(record)
-        if not record.failed and accuracy(record.after) >= accuracy(dense) - config.max_drop:
-            assert record.after is not None
-            result.best = Candidate(seed, record.round, record.after, copy.deepcopy(trainer.network))
+            if not record.failed and accuracy(record.after) >= accuracy(dense) - config.max_drop:
+                assert record.after is not None
+                result.best = Candidate(seed, record.round, record.after, copy.deepcopy(trainer.network))
+        if record.done:
+            result.rounds.append(record)
+        observer.round(record)
 
     job.pruner.run(
         *job.train,
