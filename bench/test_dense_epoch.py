@@ -1,8 +1,8 @@
 """How long does dense training take, against PyTorch and scikit-learn? Three MNIST epochs, one thread, batches of 128.
 
-Both sides start from the same weights and run over shuffled batches, gathering included. Before anything is timed they
-take the same steps over the same batches and must end with the same weights (PyTorch), or predict the same
-(scikit-learn). What `fit` does besides - checking the data, evaluating the training set at the end - is timed with it.
+Both sides run over shuffled batches, gathering included. Before anything is timed they take the same steps over the
+same batches from the same weights and must end with the same weights (PyTorch), or predict the same (scikit-learn).
+What `fit` does besides - checking the data, comparing states, evaluating the training set - is timed with it.
 """
 
 import os

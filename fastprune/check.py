@@ -22,7 +22,10 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """`value` as a float, if it is a real number in `interval`: "[0, 1)" holds 0 and not 1."""
     low, high = map(float, interval[1:-1].split(","))
     if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
-        result = float(value)
+        try:
+            result = float(value)
+        except OverflowError:  # an integer beyond all floats
+            result = float("nan")
         above = result > low if interval[0] == "(" else result >= low
         below = result < high if interval[-1] == ")" else result <= high
         if above and below:
@@ -88,7 +91,7 @@ def infer_loss(name: str, y: Any, outputs: int) -> str:
     if outputs > 1 and array.ndim == 1 and whole(array):
         return "softmax_cross_entropy"
     yes_or_no = bool(((array == 0) | (array == 1)).all())
-    if yes_or_no or (array.ndim == 1 and array.dtype.kind != "f"):
+    if yes_or_no or (outputs == 1 and array.dtype.kind != "f"):
         return "sigmoid_cross_entropy"
     return "mean_squared_error"
 
@@ -98,8 +101,9 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
     if loss == "softmax_cross_entropy":
         expected = f"integers of shape ({count},) in 0 .. {outputs - 1}"
         array = _numeric(name, y, expected)
-        if array.shape != (count,) or not whole(array):
-            came = f"shape {array.shape}" if whole(array) else "fractions"
+        is_whole = whole(array)
+        if array.shape != (count,) or not is_whole:
+            came = f"shape {array.shape}" if is_whole else "fractions"
             raise ValueError(f"{name}: expected {expected}, got {came}")
         if array.min() < 0 or array.max() >= outputs:
             raise ValueError(f"{name}: expected {expected}, got values from {array.min()} to {array.max()}")

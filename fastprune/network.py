@@ -50,6 +50,17 @@ class MLP:
     seed : int, default 0
         Of the initialization.
 
+    Attributes
+    ----------
+    sizes : list of int
+        As given.
+    activation : str
+        As given.
+    loss : str or None
+        As given, or as the first training found it.
+    dtype : numpy.dtype
+        As given.
+
     Raises
     ------
     ValueError
@@ -73,7 +84,9 @@ class MLP:
         dtype: npt.DTypeLike = "float32",
         seed: int = 0,
     ) -> None:
-        if not isinstance(sizes, Sequence | np.ndarray) or isinstance(sizes, str) or len(sizes) < 2:
+        if isinstance(sizes, np.ndarray):
+            sizes = sizes.tolist()
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < 2:
             raise ValueError(f"sizes: expected at least two layer sizes, got {sizes!r}")
         self.sizes = [check.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
         self.activation = check.one_of("activation", activation, ACTIVATIONS)
@@ -163,6 +176,12 @@ class MLP:
         ------
         ValueError
             If `x` has another shape, is empty, or holds NaN or infinity.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> fp.MLP([2, 3]).logits([[0.0, 0.0]])  # the biases
+        array([[0., 0., 0.]], dtype=float32)
         """
         x = check.samples("x", x, self.sizes[0], self.dtype)
         lanes = lanes_for(len(x))
@@ -191,6 +210,12 @@ class MLP:
         ------
         ValueError
             For a bad `x`, for a regression, and before the loss is known.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> fp.MLP([2, 4], loss="softmax_cross_entropy").predict_proba([[0.0, 0.0]])
+        array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
         """
         if self._known_loss() == "mean_squared_error":
             raise ValueError("predict_proba: expected a classification, got a network trained on mean_squared_error")
@@ -251,6 +276,10 @@ class MLP:
         ------
         OSError
             If the file cannot be written.
+
+        Examples
+        --------
+        See `load`.
         """
         settings = {"sizes": self.sizes, "activation": self.activation, "loss": self.loss, "dtype": self.dtype.name}
         arrays: dict[str, npt.NDArray[Any]] = {

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fastprune import check
 from fastprune.rules import RULES, SCOPES, Amount, count_for, select
 from fastprune.schedules import Schedule
-from fastprune.trainer import Callback, DivergenceError, Evaluation, History, LabelledSet, Trainer
+from fastprune.trainer import Callback, DivergenceError, Evaluation, History, LabelledSet, State, Trainer
 
 RETRY = 0.1  # times the learning rate, for the second attempt of a round whose retraining failed
 
@@ -78,7 +78,15 @@ class PruneRecord:
 
 @dataclass(frozen=True)
 class Scores:
-    """Evaluations of one state of the network; None for a set that was not given."""
+    """Evaluations of one state of the network.
+
+    Attributes
+    ----------
+    train : Evaluation
+        Of the training set.
+    validation, test : Evaluation or None
+        Of the held-out and of the test set; None where it was not given.
+    """
 
     train: Evaluation
     validation: Evaluation | None
@@ -204,7 +212,9 @@ class Pruner:
         self.prunable_layers = [layer for layer in range(count) if layer not in self.ignored_layers]
         if not self.prunable_layers:
             raise ValueError(f"ignored_layers: expected to leave a layer to prune, got all {count}")
-        if not isinstance(schedule, Sequence | np.ndarray) or isinstance(schedule, str) or not len(schedule):
+        if isinstance(schedule, np.ndarray):
+            schedule = schedule.tolist()
+        if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not len(schedule):
             raise ValueError(f"schedule: expected a sequence of at least one number, got {schedule!r}")
         if isinstance(schedule, Schedule) and schedule.rule != rule:
             raise ValueError(f"schedule: expected numbers for rule {rule!r}, got {schedule!r}, for {schedule.rule!r}")
@@ -233,6 +243,16 @@ class Pruner:
         ValueError
             If an argument is not as described, a sparsity is out of reach, or the schedule is used up. Nothing is then
             changed.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> pruner = fp.Pruner(fp.Trainer(fp.MLP([4, 5])), schedule=[0.25])
+        >>> record = pruner.step()
+        >>> record.removed, record.sparsity
+        (5, 0.25)
+        >>> pruner.step(q=20.0).live  # a fifth of the 15 that were left
+        12
         """
         given = {"percentile": q, "std": quality, "sparsity": sparsity}
         chosen = {rule: amount for rule, amount in given.items() if amount is not None}
@@ -264,7 +284,8 @@ class Pruner:
         A retraining that ends collapsed (see `Evaluation.collapsed`) or diverges is tried once more at a tenth of the
         learning rate, from its best state, or from the pruned weights if that had collapsed too. If the second attempt
         ends no better, the round has failed: the network goes back to the end of the round before, and the loop ends.
-        Another `run` then begins with the failed round. With no rounds left it returns an empty list.
+        So it does, too, after Ctrl-C or an exception of a callback. Another `run` then begins with that round; with no
+        rounds left it returns an empty list.
 
         Parameters
         ----------
@@ -292,6 +313,17 @@ class Pruner:
         ------
         ValueError
             If an argument is not as described.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> data = fp.load_dataset("digits")
+        >>> trainer = fp.Trainer(fp.MLP([64, 10]))
+        >>> pruner = fp.Pruner(trainer, schedule=fp.schedules.LinearSparsity(0.0, 0.5, rounds=2))
+        >>> for record in pruner.run(data.x_train, data.y_train, epochs=10):
+        ...     print(record.round, record.sparsity, record.failed)
+        1 0.25 False
+        2 0.5 False
         """
         trainer = self.trainer
         rate = trainer.learning_rate if learning_rate is None else learning_rate
@@ -300,39 +332,52 @@ class Pruner:
         fit = functools.partial(trainer.fit, x, y, epochs, validation=validation, callback=callback)
         history: list[RoundRecord] = []
 
+        loss = trainer.loss_for(y)
+
         def scores(train: Evaluation | None = None) -> Scores:
             return Scores(
-                train or trainer.evaluate(x, y),
-                None if validation is None else trainer.evaluate(*validation),
-                None if test is None else trainer.evaluate(*test),
+                train or trainer.evaluate_set(("x", "y"), (x, y), loss),
+                None if validation is None else trainer.evaluate_set("validation", validation, loss),
+                None if test is None else trainer.evaluate_set("test", test, loss),
             )
 
-        for name, pair in (("validation", validation), ("test", test)):
-            if pair is not None:
-                check.pair(name, pair)
         scores()  # finds bad arguments before anything is pruned
         while self.round < len(self.schedule):
             previous = trainer.snapshot()
             record = RoundRecord(**vars(self.step()), round=self.round, before=scores())
-            pruned = trainer.snapshot()
-            if on_round is not None:
-                on_round(record)
-            for attempt in (rate, rate * RETRY):
-                record = _retrained(record, fit, attempt, scores)
-                if not record.failed:
-                    break
-                if record.events[-1].kind != "restored":
-                    trainer.restore(pruned)
+            try:
+                if on_round is not None:
+                    on_round(record)
+                record = self._retrain(record, fit, rate, scores)
+            except BaseException:
+                self._give_up(previous)
+                raise
             if record.failed:
-                trainer.restore(previous)
-                self.round -= 1
-                record = replace(record, events=(*record.events, Event("failed")))
+                self._give_up(previous)
             history.append(record)
             if on_round is not None:
                 on_round(record)
             if record.failed:
                 break
         return history
+
+    def _retrain(
+        self, record: RoundRecord, fit: Callable[..., History], rate: float, scores: Callable[[Evaluation], Scores]
+    ) -> RoundRecord:
+        """The record of a round after one attempt at retraining, or two."""
+        pruned = self.trainer.snapshot()
+        record = _attempt(record, fit, rate, scores)
+        if not record.failed:
+            return record
+        if record.events[-1].kind != "restored":
+            self.trainer.restore(pruned)
+        record = _attempt(record, fit, rate * RETRY, scores)
+        return replace(record, events=(*record.events, Event("failed"))) if record.failed else record
+
+    def _give_up(self, previous: State) -> None:
+        """Undo a round."""
+        self.trainer.restore(previous)
+        self.round -= 1
 
     def _prune(self, rule: str, amount: Amount) -> PruneRecord:
         network = self.trainer.network
@@ -399,7 +444,7 @@ class Pruner:
         return checked
 
 
-def _retrained(
+def _attempt(
     record: RoundRecord,
     fit: Callable[..., History],
     rate: float,
@@ -416,7 +461,7 @@ def _retrained(
     else:
         made, events, seconds = len(history.epochs), [], history.seconds
         after = scores(history.train)
-        if history.collapsed:
+        if history.collapsed or history.train.collapsed:
             events.append(Event("collapsed"))
             if not history.train.collapsed:
                 events.append(Event("restored"))

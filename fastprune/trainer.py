@@ -13,7 +13,7 @@ from fastprune import check
 from fastprune.blas import one_blas_thread
 from fastprune.kernels.layout import Floats, Ints, Parameters, Recipe, Samples, Update, Workspace
 from fastprune.kernels.loss import loss_and_gradient
-from fastprune.kernels.random import shuffle
+from fastprune.kernels.random import WATCH, derive, shuffle
 from fastprune.kernels.steps import train_steps
 from fastprune.kernels.update import ADAM, SGD
 from fastprune.network import LOSSES, MLP, lanes_for
@@ -32,7 +32,13 @@ _COLLAPSE = 0.99  # of the labels' entropy
 
 
 class DivergenceError(ArithmeticError):
-    """The training loss became NaN or infinite; the network is back in the last state whose loss was finite."""
+    """The loss became NaN or infinite; the network is back in the last state whose loss was finite.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch in which it did, from 1.
+    """
 
     def __init__(self, loss: float, epoch: int, epochs: int) -> None:
         self.epoch = epoch
@@ -105,7 +111,7 @@ class History:
     restored : bool
         Whether an earlier state than the last was the best one, and was restored.
     collapsed : bool
-        Whether the last state had collapsed, see `Evaluation`; what is restored then may not have.
+        Whether the last state had collapsed on the training set, see `Evaluation`; what is restored then may not have.
     seconds : float
         Wall time of the whole fit.
     """
@@ -121,7 +127,15 @@ class History:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback is told: `step` of `steps` are done, and the mean `loss` of the last step's batch."""
+    """What a callback is told.
+
+    Attributes
+    ----------
+    step, steps : int
+        Steps done in this fit, and all there are to do.
+    loss : float
+        Mean of the last step's batch.
+    """
 
     step: int
     steps: int
@@ -205,7 +219,7 @@ class Trainer:
         if not isinstance(network, MLP):
             raise ValueError(f"network: expected an MLP, got {type(network).__name__}")
         self.network = network
-        self.optimizer = check.one_of("optimizer", optimizer, OPTIMIZERS)
+        self._optimizer = check.one_of("optimizer", optimizer, OPTIMIZERS)  # what it keeps is laid out for it below
         self.learning_rate = check.number("learning_rate", learning_rate, "(0, inf)")
         if not callable(learning_rate_schedule):
             learning_rate_schedule = LEARNING_RATES[
@@ -253,16 +267,17 @@ class Trainer:
         Parameters
         ----------
         x : array_like (N, F)
-            Training samples.
+            Training samples: any real numbers, converted to the network's dtype.
         y : array_like
-            Their labels: integers (N,) in 0 .. K-1, or floats or 0/1 labels, (N, K) or, for one output, (N,).
+            Their labels: whole numbers (N,) in 0 .. K-1, or floats or 0/1 labels, (N, K) or, for one output, (N,).
+            See `MLP` for what they choose.
         epochs : int
             Passes over the samples, at least 0; the most that are made if the trainer has a tolerance.
-        learning_rate : float, optional
+        learning_rate : float or None, default None
             Used instead of the trainer's in this fit.
-        validation : (x, y), optional
+        validation : (x, y) or None, default None
             A held-out set.
-        callback : callable, optional
+        callback : callable or None, default None
             Called with a `Progress` after each span of steps, some 20 times a second.
 
         Returns
@@ -272,14 +287,23 @@ class Trainer:
         Raises
         ------
         ValueError
-            If an argument is not as described; nothing has then been changed.
+            If an argument is not as described, or the loss is not finite to begin with. Nothing has then been changed.
         DivergenceError
-            If the loss becomes NaN or infinite. The network is then in the last state that was compared.
+            If the loss, of training or held-out samples, becomes NaN or infinite. The network is then in the last
+            state that was compared.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> trainer = fp.Trainer(fp.MLP([1, 1]), learning_rate=0.1)
+        >>> history = trainer.fit([[0.0], [1.0], [2.0]], [0.5, 1.5, 2.5], epochs=200)
+        >>> round(history.train.loss, 3), len(history.epochs)
+        (0.0, 200)
         """
         epochs = check.integer("epochs", epochs, 0)
         rate = self.learning_rate if learning_rate is None else learning_rate
         rate = check.number("learning_rate", rate, "(0, inf)")
-        loss = self._loss(y)
+        loss = self.loss_for(y)
         samples = self._samples("x", "y", x, y, loss)
         held_out = None
         if validation is not None:
@@ -298,6 +322,8 @@ class Trainer:
         # What states are compared by: without a held-out set the training set, or enough of it.
         watched = held_out or self._some(samples)
         checkpoints = _Checkpoints(self, self._evaluate(watched, loss))
+        if not math.isfinite(checkpoints.last_evaluation.loss):
+            raise ValueError(f"network: expected a finite loss to begin with, got {checkpoints.last_evaluation.loss}")
         convergence = _Convergence(self.tolerance, self.patience)
         records: list[Epoch] = []
         step = 0
@@ -329,15 +355,18 @@ class Trainer:
                 convergence.add(mean if validated is None else validated.loss)
 
         last, best = checkpoints.last_evaluation, checkpoints.best_evaluation
+        train = last if watched is samples else self._evaluate(samples, loss)
+        collapsed = train.collapsed
         if restored := best.loss < last.loss:
             self.restore(checkpoints.best)
+            train = best if watched is samples else self._evaluate(samples, loss)
         return History(
             epochs=tuple(records),
-            train=best if watched is samples else self._evaluate(samples, loss),
+            train=train,
             validation=None if held_out is None else best,
             converged=convergence.reached,
             restored=restored,
-            collapsed=last.collapsed,
+            collapsed=collapsed,
             seconds=time.perf_counter() - started,
         )
 
@@ -359,9 +388,16 @@ class Trainer:
         ------
         ValueError
             If an argument is not as described.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> trainer = fp.Trainer(fp.MLP([2, 3], loss="softmax_cross_entropy", initialization=1e-9))
+        >>> evaluation = trainer.evaluate([[1.0, 2.0], [3.0, 4.0]], [0, 2])
+        >>> round(evaluation.loss, 4)  # log(3): it knows nothing
+        1.0986
         """
-        loss = self._loss(y)
-        return self._evaluate(self._samples("x", "y", x, y, loss), loss)
+        return self.evaluate_set(("x", "y"), (x, y), self.loss_for(y))
 
     def prune(self, removed: npt.NDArray[np.int64]) -> None:
         """Remove weights: value, mask and optimizer state become exactly 0, for good. `Pruner` chooses them.
@@ -377,20 +413,53 @@ class Trainer:
             If a position is not that of a weight. Nothing is then removed.
         """
         weights = self.network.total_weights
+        removed = np.asarray(removed)
+        if removed.dtype.kind not in "iu" and removed.size:
+            raise ValueError(f"removed: expected integers, got dtype {removed.dtype}")
         if removed.size and not 0 <= removed.min() <= removed.max() < weights:
             raise ValueError(
                 f"removed: expected positions in 0 .. {weights - 1}, got {removed.min()} .. {removed.max()}"
             )
         for vector in self._vectors():
             if vector.size:  # SGD keeps no squares
-                vector[removed] = 0
+                vector[removed.astype(np.int64)] = 0
 
     def snapshot(self) -> "State":
-        """Copy all that training and pruning change: parameters, masks and the optimizer's state."""
+        """Copy all that training and pruning change: parameters, masks and the optimizer's state.
+
+        Returns
+        -------
+        State
+            For `restore`.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> trainer = fp.Trainer(fp.MLP([4, 3]))
+        >>> state = trainer.snapshot()
+        >>> _ = fp.Pruner(trainer, schedule=[0.5]).step()
+        >>> trainer.restore(state)
+        >>> trainer.network.sparsity
+        0.0
+        """
         return State([vector.copy() for vector in self._vectors()], self._updates)
 
     def restore(self, state: "State") -> None:
-        """Go back to what `snapshot` of this trainer returned."""
+        """Go back to an earlier state.
+
+        Parameters
+        ----------
+        state : State
+            What `snapshot` of this trainer returned.
+
+        Raises
+        ------
+        ValueError
+            If it is no such state. Nothing is then changed.
+        """
+        sizes = [vector.size for vector in self._vectors()]
+        if not isinstance(state, State) or [vector.size for vector in state.vectors] != sizes:
+            raise ValueError(f"state: expected a snapshot of this trainer, got {type(state).__name__}")
         for vector, then in zip(self._vectors(), state.vectors, strict=True):
             vector[:] = then
         self._updates = state.updates
@@ -398,9 +467,15 @@ class Trainer:
     def _vectors(self) -> list[npt.NDArray[Any]]:
         return [self.network.values, self.network.live, self._velocity, self._square]
 
-    def _loss(self, y: npt.ArrayLike) -> str:
-        """The network's loss; before the first training, the one that the labels stand for."""
+    def loss_for(self, y: npt.ArrayLike) -> str:
+        """The network's loss; before the first training, the one that the labels `y` stand for (see `MLP`)."""
         return self.network.loss or check.infer_loss("y", y, self.network.sizes[-1])
+
+    def evaluate_set(self, name: str | tuple[str, str], pair: LabelledSet, loss: str) -> Evaluation:
+        """Like `evaluate`, by the loss given; errors name the set, or its two parts, by `name`."""
+        names = name if isinstance(name, tuple) else (f"{name}[0]", f"{name}[1]")
+        x, y = check.pair(name if isinstance(name, str) else name[0], pair)
+        return self._evaluate(self._samples(*names, x, y, loss), loss)
 
     def _samples(self, x_name: str, y_name: str, x: npt.ArrayLike, y: npt.ArrayLike, loss: str) -> Samples:
         sizes, dtype = self.network.sizes, self.network.dtype
@@ -413,7 +488,7 @@ class Trainer:
         if count <= _WATCHED:
             return samples
         order = np.empty(count, np.int64)
-        shuffle(order, np.uint64(self.seed))
+        shuffle(order, derive(np.uint64(self.seed), WATCH))
         some = np.sort(order[:_WATCHED])
         labels, targets = samples.labels, samples.targets
         return Samples(
@@ -432,7 +507,11 @@ class Trainer:
 
     def _factors(self, steps: int) -> Floats:
         """The schedule's factor of the learning rate, for each step."""
-        factors = np.array([self.learning_rate_schedule(step / steps) for step in range(steps)], np.float64)
+        values = [self.learning_rate_schedule(step / steps) for step in range(steps)]
+        try:
+            factors = np.array(values, np.float64).reshape(steps)
+        except (TypeError, ValueError):
+            raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {values[0]!r}") from None
         bad = factors[~((factors >= 0) & (factors < np.inf))]
         if bad.size:
             raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {bad[0]:g}")
@@ -448,7 +527,7 @@ class Trainer:
         workspace = Workspace(np.arange(len(samples.x)), inputs, activations, deltas, products)
         gradient = np.empty_like(network.values)
         parameters = Parameters(network.values, network.live, gradient, self._velocity, self._square)
-        update = Update(OPTIMIZERS[self.optimizer], self.momentum, self.nesterov, self.l1, self.l2)
+        update = Update(OPTIMIZERS[self._optimizer], self.momentum, self.nesterov, self.l1, self.l2)
         recipe = Recipe(LOSSES[loss], batch, self.dropout, np.uint64(self.seed), update)
 
         def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:

@@ -172,6 +172,59 @@ def test_a_collapse_at_the_first_rate_is_retried_at_a_tenth(digits):
     assert network.sparsity == pytest.approx(0.97, abs=1e-4)
 
 
+def test_collapse_is_told_by_the_training_set(digits):
+    """Held-out samples choose the best state; of one class alone, they know of no collapse."""
+    _, trainer = dense(digits)
+    threes = digits.y_test == 3
+    held_out = (digits.x_test[threes], digits.y_test[threes])
+    pruner = fp.Pruner(trainer, schedule=[{0: 0.999999}])
+    history = pruner.run(digits.x_train, digits.y_train, 2, validation=held_out)
+    assert history[0].failed
+    assert "collapsed" in events(history[0])
+
+    # Two samples that a good network gets wrong, in the same way, are no collapse.
+    network, trainer = dense(digits)
+    logits = network.predict(digits.x_train)
+    wrong = np.flatnonzero(logits != digits.y_train)[0]
+    right = np.flatnonzero((digits.y_train == logits[wrong]) & (logits == digits.y_train))[0]
+    two = digits.x_train[[wrong, right]], digits.y_train[[wrong, right]]
+    assert trainer.evaluate(*two).accuracy == 0.5
+    history = fp.Pruner(trainer, schedule=[0.2]).run(digits.x_train, digits.y_train, 1, validation=two)
+    assert events(history[0]) == []
+    assert not history[0].failed
+
+
+def test_a_best_state_that_is_collapsed_is_no_success(digits, monkeypatch):
+    """A fit may end with another state than it keeps: what is kept counts, too."""
+    _, trainer = dense(digits)
+    collapsed = fp.Evaluation(2.3, 0.1, True)
+    history = fp.History((), collapsed, None, converged=False, restored=True, collapsed=False, seconds=0.0)
+    monkeypatch.setattr(trainer, "fit", lambda *_, **__: history)
+    record = fp.Pruner(trainer, schedule=[0.5]).run(digits.x_train, digits.y_train, 1)[0]
+    assert record.failed
+    assert events(record) == ["collapsed", "collapsed", "failed"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_round_is_undone_and_can_be_run_again(digits, error):
+    network, trainer = dense(digits)
+    pruner = fp.Pruner(trainer, schedule=[0.5, 0.9])
+    calls = []
+
+    def interrupt(_):
+        calls.append(network.sparsity)
+        if network.sparsity > 0.8:
+            raise error
+
+    with pytest.raises(error):
+        pruner.run(digits.x_train, digits.y_train, 2, callback=interrupt)
+    assert calls[-1] > 0.8
+    assert network.sparsity == 0.5
+    assert pruner.round == 1
+    assert trainer.evaluate(digits.x_train, digits.y_train).accuracy > 0.98
+    assert [record.round for record in pruner.run(digits.x_train, digits.y_train, 2)] == [2]
+
+
 def test_the_second_attempt_starts_from_the_pruned_weights(digits, monkeypatch):
     """After a divergence half way, the second attempt is what a first one at its learning rate would have been."""
     monkeypatch.setattr(trainer_module, "_SPAN_FLOP", 1)
@@ -299,7 +352,8 @@ def test_a_bad_step_changes_nothing(number, message):
     [
         ({"epochs": -1}, "epochs: expected an integer"),
         ({"learning_rate": 0}, "learning_rate: expected a number"),
-        ({"test": (np.ones((2, 4)), [0, 1])}, "x: expected finite numbers of shape"),
+        ({"test": (np.ones((2, 4)), [0, 1])}, r"test\[0\]: expected finite numbers of shape"),
+        ({"validation": (np.ones((2, 5)), [0, 9])}, r"validation\[1\]: expected integers"),
         ({"test": np.ones((2, 4))}, r"test: expected a pair \(x, y\), got ndarray"),
         ({"y": [0, 1, 7]}, "y: expected integers"),
     ],

@@ -181,6 +181,7 @@ def test_a_failed_round_is_reported_as_failed(tmp_path):
     rows = read(tmp_path / "results.csv")
     assert [(row["round"], row["failed"]) for row in rows] == [("0", "False"), ("1", "True")] * 2
     assert "0 (2 failed)" in result.stdout
+    assert all(row["after_validation_accuracy"] == "" for row in rows if row["failed"] == "True")
     assert fp.load(tmp_path / "best.npz").sparsity == 0
 
 
@@ -228,7 +229,8 @@ def test_best_is_measured_by_the_best_dense_network():
         ),
         (["--dataset", "missing.csv"], "which is no file"),
         (["--dataset", "broken.npz"], "broken.npz"),
-        (["--dataset", "values.csv"], "dataset: expected whole numbers as labels"),
+        (["--dataset", "values.csv"], "dataset: expected one class a sample .* got values to meet"),
+        (["--dataset", "pairs.npz"], r"dataset: expected one class a sample .* got labels of shape \(4, 2\)"),
         (["--dataset", "mnist", "--data-dir", "."], "data_dir: expected the MNIST files"),
         (["--q", "120"], r"q: expected a number in \[0, 100\], got 120.0"),
         (
@@ -258,11 +260,12 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd, arg
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
     (tmp_path / "values.csv").write_text("1,2,0.5\n" * 6)
+    np.savez(tmp_path / "pairs.npz", x=np.ones((5, 2)), y=np.arange(10).reshape(5, 2) % 2)
     assert main([*SMALL, *arguments]) == 2
     out, err = capfd.readouterr()
     assert re.fullmatch(f"fastprune.sweep: .*{message}.*\n", err)
     assert out == ""
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"broken.npz", "values.csv"}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"broken.npz", "values.csv", "pairs.npz"}
 
 
 @pytest.mark.parametrize(
@@ -296,6 +299,15 @@ def test_interrupted_it_keeps_what_is_finished(tmp_path):
     assert [row["round"] for row in rows[:8]] == [str(number) for number in range(8)]
     assert {row["seed"] for row in rows} == {"0"}
     fp.load(tmp_path / "best.npz")
+
+
+def test_interrupted_before_it_begins(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "load_dataset", interrupted)
+    assert main(SMALL) == 130
+    assert capsys.readouterr().err == "fastprune.sweep: interrupted\n"
 
 
 def test_help_names_every_setting(capsys):

@@ -528,3 +528,25 @@ def test_trainers_can_be_pickled():
     clone = pickle.loads(pickle.dumps(trainer))
     assert clone.fit(X, Y, 2).epochs == trainer.fit(X, Y, 2).epochs
     np.testing.assert_array_equal(clone.network.values, trainer.network.values)
+
+
+def test_a_state_is_put_back_only_where_it_came_from():
+    trainer = fp.Trainer(fp.MLP([4, 3]))
+    before = trainer.network.values.copy()
+    for state in (fp.Trainer(fp.MLP([5, 3])).snapshot(), fp.Trainer(fp.MLP([4, 3]), optimizer="adam").snapshot(), None):
+        with pytest.raises(ValueError, match="state: expected a snapshot of this trainer"):
+            trainer.restore(state)
+    np.testing.assert_array_equal(trainer.network.values, before)
+
+
+def test_a_network_that_is_not_finite_to_begin_with_is_refused():
+    network = fp.MLP([4, 8, 1], initialization=1e30)
+    for epochs in (0, 2):
+        with pytest.raises(ValueError, match=r"network: expected a finite loss to begin with, got (nan|inf)"):
+            fp.Trainer(network).fit(X, Y / 2, epochs)
+
+
+@pytest.mark.parametrize("factor", ["fast", [1.0, 2.0], None])
+def test_a_schedule_that_returns_no_number_is_refused(factor):
+    with pytest.raises(ValueError, match=r"learning_rate_schedule: expected factors in \[0, inf\), got"):
+        fp.Trainer(fp.MLP([4, 3]), learning_rate_schedule=lambda _: factor).fit(X, Y, 1)

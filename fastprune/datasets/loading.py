@@ -83,9 +83,8 @@ def _from_npz(path: Path) -> Dataset:
         x_test, y_test = _samples(arrays["x_test"], arrays["y_test"])
         if x.shape[1:] != x_test.shape[1:] or y.shape[1:] != y_test.shape[1:]:
             raise ValueError(f"x_test, y_test: expected shapes as in training, got {x_test.shape} and {y_test.shape}")
-        if y.dtype != y_test.dtype or (y.dtype.kind != "f" and y_test.max() > y.max()):
-            raise ValueError(f"y_test: expected labels as in training, got {y_test.dtype} up to {y_test.max()}")
-        return Dataset(path.stem, x, _labels(y), x_test, y_test)
+        y, y_test = np.split(_labels(np.concatenate([y, y_test]), len(y)), [len(y)])
+        return Dataset(path.stem, x, y, x_test, y_test)
     if arrays.keys() >= {"x", "y"}:
         return _split(path, arrays["x"], arrays["y"])
     raise ValueError(f"expected arrays x_train, y_train, x_test, y_test, or x and y, got {', '.join(arrays) or 'none'}")
@@ -138,25 +137,29 @@ def _split(path: Path, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Dataset:
     x, y = _samples(x, y)
     if len(x) < 5:
         raise ValueError(f"expected at least 5 samples, to keep a fifth for the test set, got {len(x)}")
-    return Dataset.split(path.stem, x, _labels(y))
+    return Dataset.split(path.stem, x, _labels(y, len(y)))
 
 
 def _samples(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[Any]]:
-    """Samples flattened to (N, F) float32, labels as int64 or float32; refused if they do not fit together."""
+    """Samples flattened to (N, F) float32, and finite labels; refused if they do not fit together."""
     if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.size == 0 or y.size == 0:
         raise ValueError(f"expected samples (N, ...) and as many labels, got shapes {x.shape} and {y.shape}")
     for name, array in (("x", x), ("y", y)):
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity among them")
-    return x.reshape(len(x), -1).astype(np.float32), y.astype(np.int64 if check.whole(y) else np.float32)
+        if not np.isfinite(array).all() or np.abs(array).max() > np.finfo(np.float32).max:
+            raise ValueError(f"{name}: expected finite numbers, got NaN, infinity or what float32 cannot hold")
+    return x.reshape(len(x), -1).astype(np.float32), y
 
 
-def _labels(y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The training labels, if whole numbers among them can be classes."""
-    if y.dtype.kind != "f" and (y.min() != 0 or y.max() >= max(2, len(y))):
+def _labels(y: npt.NDArray[Any], training: int) -> npt.NDArray[Any]:
+    """All labels as classes (int64), if they are whole, else as float32; the first `training` are trained on."""
+    if not check.whole(y):
+        return y.astype(np.float32)
+    first, last = y[:training].min(), y[:training].max()
+    if first != 0 or last >= max(2, training) or y.min() < 0 or y.max() > last:
         raise ValueError(
-            f"y: expected classes from 0, fewer than samples, got {y.min()} to {y.max()}; whole numbers are classes"
+            f"y: expected classes from 0, fewer than samples and all in the training set, got {y.min():g} to "
+            f"{y.max():g}; whole numbers are classes"
         )
-    return y
+    return y.astype(np.int64)

@@ -29,7 +29,7 @@ _TIMEOUT = 30  # seconds without an answer
 
 def load_mnist(data_dir: str | os.PathLike[str] | None) -> Dataset:
     """Load MNIST from `data_dir`, else from the folder FASTPRUNE_DATA names, else from the cache or the network."""
-    folder = data_dir if data_dir is not None else os.environ.get("FASTPRUNE_DATA")
+    folder = data_dir if data_dir is not None else os.environ.get("FASTPRUNE_DATA") or None
     source = "data_dir" if data_dir is not None else "FASTPRUNE_DATA"
     arrays = [_array(_cached(name) if folder is None else _found(name, source, Path(folder))) for name in DIGESTS]
     x_train, y_train, x_test, y_test = arrays
@@ -61,10 +61,10 @@ def _cached(name: str) -> bytes:
     path = Path(pooch.os_cache("fastprune")) / f"{name}.gz"
     if path.is_file():
         return _checked(name, "cache", path, _read(name, "cache", path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for mirror in MIRRORS:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:  # what is not MNIST never gets to its place
                 download = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT)
                 download(f"{mirror}{name}.gz", file, None)

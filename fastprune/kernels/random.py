@@ -11,6 +11,7 @@ from fastprune.kernels.layout import Ints
 
 SHUFFLE = 1
 DROPOUT = 2
+WATCH = 3  # which samples of a large set are looked at
 
 
 @kernel

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _sweep(parse(arguments))
     except (ValueError, OSError, MemoryError) as error:
         return _fail(str(error) or "out of memory", 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
 
 
 def _sweep(command: Command) -> int:

@@ -71,8 +71,10 @@ def prepare(config: Config, data: Dataset) -> list[Job]:
     ValueError
         If a setting is not as the classes it is given to want it.
     """
-    if data.y_train.dtype.kind == "f":
-        raise ValueError("dataset: expected whole numbers as labels (classes), got values to meet")
+    if data.y_train.dtype.kind == "f" or data.y_train.ndim != 1:
+        came = "values to meet" if data.y_train.dtype.kind == "f" else f"labels of shape {data.y_train.shape}"
+        raise ValueError(f"dataset: expected one class a sample (a whole number), got {came}")
+    check.integer("rounds", config.rounds, 1)
     check.number("holdout", config.holdout, "(0, 1)")
     check.number("max_drop", config.max_drop, "[0, 1]")
     check.integer("epochs", config.epochs, 0)
@@ -137,12 +139,12 @@ def run(config: Config, job: Job, test: LabelledSet, observer: Observer, keep: C
     keep(result)
 
     def on_round(record: RoundRecord) -> None:
-        if record.after is not None:
+        if record.after is not None and not record.failed:
             # Held-out samples choose the best network, and nothing in training: so they are no `validation` of it.
-            record = replace(record, after=replace(record.after, validation=trainer.evaluate(*held_out)))
-            if not record.failed and accuracy(record.after) >= accuracy(dense) - config.max_drop:
-                assert record.after is not None
-                result.best = Candidate(seed, record.round, record.after, copy.deepcopy(trainer.network))
+            scores = replace(record.after, validation=trainer.evaluate(*held_out))
+            record = replace(record, after=scores)
+            if accuracy(scores) >= accuracy(dense) - config.max_drop:
+                result.best = Candidate(seed, record.round, scores, copy.deepcopy(trainer.network))
         if record.done:
             result.rounds.append(record)
         observer.round(record)
@@ -167,9 +169,8 @@ def best(results: Sequence[SeedResult], max_drop: float) -> Candidate:
     return min(good, key=lambda c: (c.network.live_weights, -accuracy(c.scores)))
 
 
-def accuracy(scores: Scores | None) -> float:
+def accuracy(scores: Scores) -> float:
     """Held-out accuracy, in [0, 1]."""
-    assert scores is not None
     assert scores.validation is not None
     assert scores.validation.accuracy is not None
     return scores.validation.accuracy
