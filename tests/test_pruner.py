@@ -182,16 +182,15 @@ def test_collapse_is_told_by_the_training_set(digits):
     assert history[0].failed
     assert "collapsed" in events(history[0])
 
-    # Two samples that a good network gets wrong, in the same way, are no collapse.
+    # Two samples that a good network takes for the same class, one of them wrongly, are no collapse.
     network, trainer = dense(digits)
-    logits = network.predict(digits.x_train)
-    wrong = np.flatnonzero(logits != digits.y_train)[0]
-    right = np.flatnonzero((digits.y_train == logits[wrong]) & (logits == digits.y_train))[0]
+    found, margin = network.predict(digits.x_train), network.predict_proba(digits.x_train)
+    mistakes = np.flatnonzero(found != digits.y_train)
+    wrong = mistakes[margin[mistakes, digits.y_train[mistakes]].argmin()]
+    right = np.flatnonzero((digits.y_train == found[wrong]) & (found == digits.y_train))[0]
     two = digits.x_train[[wrong, right]], digits.y_train[[wrong, right]]
-    assert trainer.evaluate(*two).accuracy == 0.5
-    history = fp.Pruner(trainer, schedule=[0.2]).run(digits.x_train, digits.y_train, 1, validation=two)
-    assert events(history[0]) == []
-    assert not history[0].failed
+    assert trainer.evaluate(*two).collapsed
+    assert not trainer.fit(digits.x_train, digits.y_train, 0, validation=two).collapsed
 
 
 def test_a_best_state_that_is_collapsed_is_no_success(digits, monkeypatch):
