@@ -113,7 +113,10 @@ def test_mnist_download_refuses_what_is_not_mnist(tmp_path, monkeypatch, server)
     monkeypatch.delenv("FASTPRUNE_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(mnist, "MIRRORS", [f"{address}/nowhere/", "http://127.0.0.1:9/"])
-    with pytest.raises(ValueError, match=r"data_dir: expected MNIST from a mirror, got .*404.*; http://127.0.0.1:9/"):
+    with pytest.raises(
+        ValueError,
+        match=r"data_dir: expected a folder with MNIST, or MNIST from a mirror, got .*404.*; http://127.0.0.1:9/",
+    ):
         fp.load_dataset("mnist")
     monkeypatch.setattr(mnist, "MIRRORS", [f"{address}/mnist/"])
     monkeypatch.setitem(mnist.DIGESTS, "t10k-labels-idx1-ubyte", "0" * 64)

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import textwrap
 import zlib
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def _cached(name: str) -> bytes:
                 file.seek(0)
                 return _checked(name, "download", path, file.read())
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
-            failures.append(f"{mirror}: {error}")
-    raise ValueError(f"data_dir: expected MNIST from a mirror, got {'; '.join(failures)}")
+            failures.append(f"{mirror}: {textwrap.shorten(str(error), 120)}")
+    raise ValueError(f"data_dir: expected a folder with MNIST, or MNIST from a mirror, got {'; '.join(failures)}")
 
 
 def _read(name: str, source: str, path: Path) -> bytes:
