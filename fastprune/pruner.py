@@ -331,7 +331,6 @@ class Pruner:
         epochs = check.integer("epochs", epochs, 0)
         fit = functools.partial(trainer.fit, x, y, epochs, validation=validation, callback=callback)
         history: list[RoundRecord] = []
-
         loss = trainer.loss_for(y)
 
         def scores(train: Evaluation | None = None) -> Scores:
@@ -344,8 +343,9 @@ class Pruner:
         scores()  # finds bad arguments before anything is pruned
         while self.round < len(self.schedule):
             previous = trainer.snapshot()
-            record = RoundRecord(**vars(self.step()), round=self.round, before=scores())
+            pruned = self.step()
             try:
+                record = RoundRecord(**vars(pruned), round=self.round, before=scores())
                 if on_round is not None:
                     on_round(record)
                 record = self._retrain(record, fit, rate, scores)

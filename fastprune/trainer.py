@@ -413,8 +413,7 @@ class Trainer:
             If a position is not that of a weight. Nothing is then removed.
         """
         weights = self.network.total_weights
-        removed = np.asarray(removed)
-        if removed.dtype.kind not in "iu" and removed.size:
+        if removed.dtype.kind not in "iu":
             raise ValueError(f"removed: expected integers, got dtype {removed.dtype}")
         if removed.size and not 0 <= removed.min() <= removed.max() < weights:
             raise ValueError(
@@ -422,7 +421,7 @@ class Trainer:
             )
         for vector in self._vectors():
             if vector.size:  # SGD keeps no squares
-                vector[removed.astype(np.int64)] = 0
+                vector[removed] = 0
 
     def snapshot(self) -> "State":
         """Copy all that training and pruning change: parameters, masks and the optimizer's state.

@@ -224,6 +224,22 @@ def test_an_interrupted_round_is_undone_and_can_be_run_again(digits, error):
     assert [record.round for record in pruner.run(digits.x_train, digits.y_train, 2)] == [2]
 
 
+def test_a_round_interrupted_before_it_retrains_is_undone_too(digits, monkeypatch):
+    network, trainer = dense(digits)
+    pruner = fp.Pruner(trainer, schedule=[0.5])
+    real = trainer.evaluate_set
+
+    def interrupted(*arguments):
+        if network.sparsity > 0:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(trainer, "evaluate_set", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pruner.run(digits.x_train, digits.y_train, 1)
+    assert (network.sparsity, pruner.round) == (0, 0)
+
+
 def test_the_second_attempt_starts_from_the_pruned_weights(digits, monkeypatch):
     """After a divergence half way, the second attempt is what a first one at its learning rate would have been."""
     monkeypatch.setattr(trainer_module, "_SPAN_FLOP", 1)
