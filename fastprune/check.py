@@ -18,7 +18,7 @@ def one_of(name: str, value: Any, choices: Collection[str]) -> str:
     return value
 
 
-def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
+def number(name: str, value: Any, interval: str) -> float:
     """`value` as a float, if it is a real number in `interval`: "[0, 1)" holds 0 and not 1."""
     low, high = map(float, interval[1:-1].split(","))
     if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
