@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune import check
+from fastprune.allocation import erdos_renyi
 from fastprune.blas import one_blas_thread
 from fastprune.files import atomic_write, read_npz
 from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
-from fastprune.kernels.layout import Bytes, Floats, Layout
+from fastprune.kernels.layout import Bytes, Floats, Ints, Layout, Team, Workspace
 from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from fastprune.kernels.steps import forward_samples
-from fastprune.kernels.tile import LANES, STEP
+from fastprune.kernels.tile import LANES
+from fastprune.storage import EXECUTIONS, aligned_empty, from_positions
+from fastprune.team import Threads
 
 ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
 INITIALIZATIONS = ("he", "glorot")
@@ -49,6 +52,13 @@ class MLP:
         Of parameters and arithmetic.
     seed : int, default 0
         Of the initialization.
+    density : float, default 1.0
+        Fraction of all weights that is live from the start, in (0, 1]: chosen at random, shared out among layers as
+        Erdos-Renyi graphs are (Mocanu et al. 2018, equation 3). A unit's fans count live weights only, on average.
+        What is not live takes no memory in layers that run sparsely, not even at first.
+    execution : {"auto", "dense", "sparse"} or a sequence of these, one a layer, default "auto"
+        How layers are stored and run. "auto" decides by density and shape after every prune, and is what to use; the
+        others are for experiments. Results agree to rounding.
 
     Attributes
     ----------
@@ -83,27 +93,61 @@ class MLP:
         loss: str | None = None,
         dtype: npt.DTypeLike = "float32",
         seed: int = 0,
+        density: float = 1.0,
+        execution: str | Sequence[str] = "auto",
     ) -> None:
-        if isinstance(sizes, np.ndarray):
-            sizes = sizes.tolist()
-        if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < 2:
-            raise ValueError(f"sizes: expected at least two layer sizes, got {sizes!r}")
-        self.sizes = [check.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
-        self.activation = check.one_of("activation", activation, ACTIVATIONS)
-        self.loss = None if loss is None else check.one_of("loss", loss, LOSSES)
-        self.dtype = _dtype(dtype)
+        self._configure(sizes, activation, loss, dtype)
         if isinstance(initialization, str):
             check.one_of("initialization", initialization, INITIALIZATIONS)
         else:
             check.number("initialization", initialization, "(0, inf)")
         seed = check.integer("seed", seed, 0, 2**64 - 1)
+        density = check.number("density", density, "(0, 1]")
+        live = erdos_renyi(max(1, round(density * self.total_weights)), self.sizes)
+        positions = [
+            None if count == size else _choose(size, count, np.random.default_rng([seed, layer, 1]))
+            for layer, (count, size) in enumerate(zip(live, self.layer_sizes, strict=True))
+        ]
+        self._store(positions, _executions(execution, self.layers))
+        for layer, (low, high) in enumerate(pairwise(self.layout.weights)):
+            where = positions[layer] if self.storage.weights[layer] is None else None
+            values = self.values[low:high]
+            values[slice(None) if where is None else where] = _initial(
+                live[layer], self.sizes[layer : layer + 2], initialization, np.random.default_rng([seed, layer])
+            )
 
+    def _configure(self, sizes: Sequence[int], activation: str, loss: str | None, dtype: npt.DTypeLike) -> None:
+        if isinstance(sizes, np.ndarray):
+            sizes = sizes.tolist()
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < 2:
+            raise ValueError(f"sizes: expected at least two layer sizes, got {sizes!r}")
+        self.sizes = [check.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+        if self.total_weights > 2**60:
+            raise ValueError(f"sizes: expected weights that can be counted, got {sizes}")
+        self.activation = check.one_of("activation", activation, ACTIVATIONS)
+        self.loss = None if loss is None else check.one_of("loss", loss, LOSSES)
+        self.dtype = _dtype(dtype)
+
+    def _store(self, positions: Sequence[Ints | None], execution: list[str]) -> None:
+        """Make room for the parameters; where layers are sparse, for the live weights at `positions` only."""
         # What the package's own modules share. Not part of the interface: how parameters are stored may change.
-        self.layout = _layout(self.sizes, ACTIVATIONS[self.activation])
+        self.storage = from_positions(self.sizes, execution, ACTIVATIONS[self.activation], positions)
         self.values: Floats = np.zeros(self.layout.biases[-1], self.dtype)
-        self.live: Bytes = np.ones(self.values.size, np.uint8)
-        for layer, weights in enumerate(self._split_weights(self.values)):
-            weights[:] = _initial(weights.shape, initialization, np.random.default_rng([seed, layer]))
+
+    @property
+    def layout(self) -> Layout:
+        """Where the parameters lie in `values`; not part of the interface."""
+        return self.storage.layout
+
+    @property
+    def live(self) -> Bytes:
+        """Which of the stored parameters are live; not part of the interface."""
+        return self.storage.live
+
+    @property
+    def execution(self) -> list[str]:
+        """How each layer is stored and run at present: "dense" or "sparse"."""
+        return ["dense" if weights is None else "sparse" for weights in self.storage.weights]
 
     @property
     def layers(self) -> int:
@@ -113,7 +157,7 @@ class MLP:
     @property
     def weights(self) -> list[Floats]:
         """Copies of the weights, one (fan_out, fan_in) array a layer; pruned weights are 0."""
-        return [weights.copy() for weights in self._split_weights(self.values)]
+        return [self._scattered(layer, self.values[low:high]) for layer, (low, high) in self._bounds()]
 
     @property
     def biases(self) -> list[Floats]:
@@ -123,17 +167,17 @@ class MLP:
     @property
     def masks(self) -> list[npt.NDArray[np.bool_]]:
         """Copies of the masks, one boolean (fan_out, fan_in) array a layer: True where a weight is live."""
-        return [live.astype(np.bool_) for live in self._split_weights(self.live)]
+        return [self._scattered(layer, self.live[low:high].astype(np.bool_)) for layer, (low, high) in self._bounds()]
 
     @property
     def layer_sizes(self) -> list[int]:
         """Number of weights of each layer, live or pruned."""
-        return [high - low for low, high in pairwise(self.layout.weights.tolist())]
+        return [fan_in * fan_out for fan_in, fan_out in pairwise(self.sizes)]
 
     @property
     def total_weights(self) -> int:
         """Number of weights W, live or pruned; biases are not counted."""
-        return int(self.layout.biases[0])
+        return sum(self.layer_sizes)
 
     @property
     def live_weights(self) -> int:
@@ -143,7 +187,7 @@ class MLP:
     @property
     def layer_live_weights(self) -> list[int]:
         """Number of live weights of each layer."""
-        return [int(np.count_nonzero(live)) for live in self._split_weights(self.live)]
+        return [int(np.count_nonzero(self.live[low:high])) for _, (low, high) in self._bounds()]
 
     @property
     def sparsity(self) -> float:
@@ -183,13 +227,18 @@ class MLP:
         >>> fp.MLP([2, 3]).logits([[0.0, 0.0]])  # the biases
         array([[0., 0., 0.]], dtype=float32)
         """
-        x = check.samples("x", x, self.sizes[0], self.dtype)
-        lanes = lanes_for(len(x))
+        return self.forward(check.samples("x", x, self.sizes[0], self.dtype), Threads(1))
+
+    def forward(self, x: Floats, threads: Threads) -> Floats:
+        """The logits of checked samples, by so many threads; not part of the interface."""
         out = np.empty((len(x), self.sizes[-1]), self.dtype)
-        activations = np.empty((self.layout.rows[-1], lanes), self.dtype)
-        tile = np.empty((self.sizes[0], lanes), self.dtype)
+        order = np.arange(len(x))
+
+        def run(team: Team) -> None:
+            forward_samples(out, workspace(order, 1, self.layout, self.dtype), x, self.values, self.layout, team)
+
         with one_blas_thread():
-            forward_samples(out, activations, tile, x, np.arange(len(x)), self.values, self.layout)
+            threads.run(run)
         return out
 
     def predict_proba(self, x: npt.ArrayLike) -> Floats:
@@ -287,10 +336,10 @@ class MLP:
             "settings": np.array(json.dumps(settings)),
             "biases": self.values[self.layout.biases[0] :],
         }
-        for layer, (low, high) in enumerate(pairwise(self.layout.weights)):
-            positions = np.flatnonzero(self.live[low:high])
-            arrays[f"weights_{layer}"] = self.values[low:high][positions]
-            if positions.size < high - low:
+        for layer, (low, high) in self._bounds():
+            positions = self.storage.positions(layer)
+            arrays[f"weights_{layer}"] = self.values[low:high][self.live[low:high] > 0]
+            if positions.size < self.layer_sizes[layer]:
                 gaps = np.diff(positions, prepend=-1)
                 smallest = np.min_scalar_type(int(gaps.max(initial=0)))
                 arrays[f"gaps_{layer}"] = gaps.astype(smallest)
@@ -308,11 +357,18 @@ class MLP:
             raise ValueError("network: expected a trained network or MLP(..., loss=...), got one that has no loss yet")
         return self.loss
 
-    def _split_weights(self, vector: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        """Views of the layers' weights, (fan_out, fan_in) each, in a vector laid out as the parameters are."""
-        shapes = [(fan_out, fan_in) for fan_in, fan_out in pairwise(self.sizes)]
-        bounds = pairwise(self.layout.weights)
-        return [vector[low:high].reshape(shape) for (low, high), shape in zip(bounds, shapes, strict=True)]
+    def _bounds(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Each layer, and from where to where its weights stand in `values`."""
+        return enumerate(pairwise(self.layout.weights.tolist()))
+
+    def _scattered(self, layer: int, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A copy of a layer's part of a vector as a (fan_out, fan_in) array; 0 where nothing is stored."""
+        if self.storage.weights[layer] is None:
+            full = stored.copy()
+        else:
+            full = np.zeros(self.layer_sizes[layer], stored.dtype)
+            full[self.storage.positions(layer)] = stored
+        return full.reshape(self.sizes[layer + 1], self.sizes[layer])
 
 
 def load(path: str | os.PathLike[str]) -> MLP:
@@ -352,29 +408,33 @@ def load(path: str | os.PathLike[str]) -> MLP:
         raise ValueError(f"path: {expected}, got {os.fspath(path)!r} ({error})") from error
 
 
-def lanes_for(count: int) -> int:
-    """Lanes of the tiles for batches of `count` samples: a multiple of 16, at most 64."""
-    return min(LANES, -(-count // STEP) * STEP)
+def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any]) -> Workspace:
+    """Scratch memory for batches of so many tiles."""
+    rows = int(layout.rows[-1]) * LANES
+    inputs = aligned_empty((tiles, int(layout.sizes[0]) * LANES), dtype)
+    activations, deltas = aligned_empty((tiles, rows), dtype), aligned_empty((tiles, rows), dtype)
+    return Workspace(order, inputs, activations, deltas, np.empty(tiles), np.empty(tiles, np.int64))
 
 
 def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:
     """The network of a file's arrays; any fault is a ValueError, KeyError or TypeError."""
     if arrays["fastprune_format"] != _FORMAT:
         raise ValueError(f"format {arrays['fastprune_format']}, this version reads {_FORMAT}")
-    network = MLP(**json.loads(str(arrays["settings"])))
+    network = MLP.__new__(MLP)
+    network._configure(**json.loads(str(arrays["settings"])))
+    positions: list[Ints | None] = []
+    for layer, size in enumerate(network.layer_sizes):
+        gaps = arrays.get(f"gaps_{layer}")
+        where = None if gaps is None else np.cumsum(gaps, dtype=np.int64) - 1
+        if gaps is not None and where is not None and where.size and (gaps.min() < 1 or where[-1] >= size):
+            raise ValueError(f"gaps_{layer} lead out of the layer")
+        positions.append(where)
+        _stored(arrays, f"weights_{layer}", size if where is None else where.size, network.dtype)
+    network._store(positions, ["auto"] * network.layers)
     first_bias = network.layout.biases[0]
     network.values[first_bias:] = _stored(arrays, "biases", network.values.size - first_bias, network.dtype)
-    for layer, (low, high) in enumerate(pairwise(network.layout.weights)):
-        values, live = network.values[low:high], network.live[low:high]
-        if f"gaps_{layer}" not in arrays:
-            values[:] = _stored(arrays, f"weights_{layer}", values.size, network.dtype)
-            continue
-        positions = np.cumsum(arrays[f"gaps_{layer}"], dtype=np.int64) - 1
-        if positions.size and (arrays[f"gaps_{layer}"].min() < 1 or positions[-1] >= values.size):
-            raise ValueError(f"gaps_{layer} lead out of the layer")
-        values[:], live[:] = 0, 0
-        values[positions] = _stored(arrays, f"weights_{layer}", positions.size, network.dtype)
-        live[positions] = 1
+    for layer, (low, high) in network._bounds():
+        network.values[low:high][network.live[low:high] > 0] = arrays[f"weights_{layer}"]
     return network
 
 
@@ -395,19 +455,29 @@ def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return result
 
 
-def _layout(sizes: list[int], activation: int) -> Layout:
-    shapes = list(pairwise(sizes))
-    if sum(fan_in * fan_out for fan_in, fan_out in shapes) > 2**60:
-        raise ValueError(f"sizes: expected weights that can be counted, got {sizes}")
-    weights = np.cumsum([0] + [fan_in * fan_out for fan_in, fan_out in shapes], dtype=np.int64)
-    rows = np.cumsum([0, *sizes[1:]], dtype=np.int64)
-    return Layout(np.array(sizes, np.int64), weights, weights[-1] + rows, rows, activation)
+def _executions(execution: str | Sequence[str], layers: int) -> list[str]:
+    given = [execution] * layers if isinstance(execution, str) else list(execution)
+    if len(given) != layers:
+        raise ValueError(f"execution: expected one for each of {layers} layers, got {len(given)}")
+    return [check.one_of("execution", one, EXECUTIONS) for one in given]
 
 
-def _initial(shape: tuple[int, ...], initialization: str | float, rng: np.random.Generator) -> Floats:
-    fan_out, fan_in = shape
+def _choose(size: int, count: int, rng: np.random.Generator) -> Ints:
+    """So many of 0 .. size - 1, ascending, each set as likely as any other; in memory for `count`, not for `size`."""
+    if 2 * count > size:
+        return np.sort(rng.choice(size, count, replace=False, shuffle=False))
+    chosen = np.empty(0, np.int64)
+    while chosen.size < count:
+        chosen = np.unique(np.concatenate([chosen, rng.integers(size, size=count - chosen.size)]))
+    return chosen
+
+
+def _initial(count: int, shape: list[int], initialization: str | float, rng: np.random.Generator) -> Floats:
+    """Values of the `count` weights of a layer of this shape, (fan_in, fan_out), that are live."""
+    # A unit's live weights are what its sum is made of.
+    fan_in, fan_out = (end * count / (shape[0] * shape[1]) for end in shape)
     if initialization == "glorot":
         bound = (6 / (fan_in + fan_out)) ** 0.5
-        return rng.uniform(-bound, bound, shape)
+        return rng.uniform(-bound, bound, count)
     sigma = (2 / fan_in) ** 0.5 if isinstance(initialization, str) else initialization
-    return rng.normal(0, sigma, shape)
+    return rng.normal(0, sigma, count)

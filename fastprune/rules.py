@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastprune.allocation import share_out
 from fastprune.kernels.layout import Floats
 from fastprune.kernels.select import mark_smallest, percentile
 from fastprune.network import MLP
@@ -16,7 +17,7 @@ Amount = float | Mapping[int, float]
 """The number of a round: one for all layers, or one for each layer that is named."""
 
 Positions = npt.NDArray[np.int64]
-"""Where weights stand in the flat vector of parameters, ascending."""
+"""Where weights stand among the stored ones, ascending."""
 
 SCOPES = ("layer", "global")
 
@@ -49,7 +50,7 @@ class Selection(NamedTuple):
 
 def select(network: MLP, rule: str, amount: Amount, scope: str, layers: list[int], min_keep: int) -> Selection:
     """Find the live weights of `layers` that the rule removes; see `fastprune.Pruner`, which checks the arguments."""
-    values = network.values[: network.total_weights].astype(np.float64)
+    values = network.values[: network.layout.biases[0]].astype(np.float64)
     magnitudes = np.abs(values)
     live = [low + np.flatnonzero(network.live[low:high]) for low, high in pairwise(network.layout.weights)]
     # The largest of a layer, where some are to stay, are not free to go.
@@ -79,28 +80,6 @@ def count_for(sparsity: float, weights: int) -> int:
     return math.floor(sparsity * weights + 0.5)
 
 
-def share_out(total: int, sizes: list[int], pruned: list[int]) -> list[int]:
-    """Share `total` pruned weights out among layers of `sizes`, in proportion, but none below what it has `pruned`.
-
-    Exact in the sum; each layer is within one weight of the common sparsity, or at what it has pruned already. What
-    the division leaves over goes to the layers with the largest remainders, the first of equals.
-    """
-    shares = list(pruned)
-    rest = list(range(len(sizes)))
-    while True:
-        left = total - sum(shares[i] for i in range(len(sizes)) if i not in rest)
-        size = sum(sizes[i] for i in rest)
-        past = [i for i in rest if pruned[i] * size > left * sizes[i]]
-        if not past:
-            break
-        rest = [i for i in rest if i not in past]
-    for i in rest:
-        shares[i] = left * sizes[i] // size
-    for i in sorted(rest, key=lambda i: -(left * sizes[i] % size))[: total - sum(shares)]:
-        shares[i] += 1
-    return shares
-
-
 def _groups(amount: Amount, scope: str, layers: list[int]) -> list[tuple[list[int], float]]:
     """Which layers are ranked together, and the number of each such group."""
     if isinstance(amount, Mapping):
@@ -118,7 +97,7 @@ def _counts(network: MLP, amount: Amount, scope: str, layers: list[int]) -> list
     if scope == "global":
         return [(layers, more)]
     before = [pruned[i] for i in layers]
-    after = share_out(sum(before) + more, [sizes[i] for i in layers], before)
+    after = share_out(sum(before) + more, [sizes[i] for i in layers], least=before)
     return [([layer], new - old) for layer, new, old in zip(layers, after, before, strict=True)]
 
 

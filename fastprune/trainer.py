@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 from fastprune import check
 from fastprune.blas import one_blas_thread
-from fastprune.kernels.layout import Floats, Ints, Parameters, Recipe, Samples, Update, Workspace
+from fastprune.kernels.layout import Floats, Ints, Parameters, Recipe, Samples, Span, Team, Update
 from fastprune.kernels.loss import loss_and_gradient
 from fastprune.kernels.random import WATCH, derive, shuffle
 from fastprune.kernels.steps import train_steps
+from fastprune.kernels.tile import LANES
 from fastprune.kernels.update import ADAM, SGD
-from fastprune.network import LOSSES, MLP, lanes_for
+from fastprune.network import LOSSES, MLP, workspace
 from fastprune.schedules import LEARNING_RATES
+from fastprune.storage import Storage, join
+from fastprune.team import Threads, count_threads
 
 OPTIMIZERS = {"sgd": SGD, "adam": ADAM}
 
@@ -178,7 +181,7 @@ class Trainer:
         Epochs without improvement until a fit is converged. Short epochs are looked at together, at most `patience` of
         them: so a fit may go on for that many more.
     n_jobs : int, default 1
-        Number of threads. Only 1 is available so far.
+        Number of threads; -1 for one a core. Results do not depend on it.
     seed : int, default 0
         Of shuffling and dropout. The same seed gives the same result, bit for bit, on the same machine.
 
@@ -238,9 +241,7 @@ class Trainer:
         self.batch_size = None if batch_size is None else check.integer("batch_size", batch_size, 1)
         self.tolerance = None if tolerance is None else check.number("tolerance", tolerance, "[0, inf)")
         self.patience = check.integer("patience", patience, 1)
-        if check.integer("n_jobs", n_jobs, 1) != 1:
-            raise ValueError(f"n_jobs: expected 1 (more threads are not available yet), got {n_jobs}")
-        self.n_jobs = n_jobs
+        self.n_jobs = count_threads("n_jobs", n_jobs)
         self.seed = check.integer("seed", seed, 0, 2**64 - 1)
 
         self._updates = 0
@@ -316,50 +317,53 @@ class Trainer:
         self.network.loss = loss
         started = time.perf_counter()
 
-        span = self._span(batch, batches, held_out is not None)
-        run = self._prepare(samples, batch, loss)
-        losses, hits = np.empty(steps), np.empty(steps, np.int64)
-        # What states are compared by: without a held-out set the training set, or enough of it.
-        watched = held_out or self._some(samples)
-        checkpoints = _Checkpoints(self, self._evaluate(watched, loss))
-        if not math.isfinite(checkpoints.last_evaluation.loss):
-            raise ValueError(f"network: expected a finite loss to begin with, got {checkpoints.last_evaluation.loss}")
-        convergence = _Convergence(self.tolerance, self.patience)
-        records: list[Epoch] = []
-        step = 0
-        while step < steps and not convergence.reached:
-            # Whole epochs, or a part of one: never the end of one epoch and the start of the next.
-            stop = min(step + span, steps if span >= batches else (step // batches + 1) * batches)
-            done = run(losses[step:stop], hits[step:stop], rates[step:stop], step)
-            if step + done < stop:
-                self.restore(checkpoints.last)
-                raise DivergenceError(losses[step + done], (step + done) // batches + 1, epochs)
-            step = stop
-            if callback is not None:
-                size = batch if step % batches else count - (batches - 1) * batch
-                callback(Progress(step, steps, float(losses[step - 1] / size)))
-            if step % batches:
-                continue
+        with Threads(self.n_jobs) as threads:
+            span = self._span(batch, batches, held_out is not None)
+            run = self._prepare(samples, batch, loss, threads)
+            losses, hits = np.empty(steps), np.empty(steps, np.int64)
+            # What states are compared by: without a held-out set the training set, or enough of it.
+            watched = held_out or self._some(samples)
+            checkpoints = _Checkpoints(self, self._evaluate(watched, loss, threads))
+            if not math.isfinite(checkpoints.last_evaluation.loss):
+                raise ValueError(
+                    f"network: expected a finite loss to begin with, got {checkpoints.last_evaluation.loss}"
+                )
+            convergence = _Convergence(self.tolerance, self.patience)
+            records: list[Epoch] = []
+            step = 0
+            while step < steps and not convergence.reached:
+                # Whole epochs, or a part of one: never the end of one epoch and the start of the next.
+                stop = min(step + span, steps if span >= batches else (step // batches + 1) * batches)
+                done = run(losses[step:stop], hits[step:stop], rates[step:stop], step)
+                if step + done < stop:
+                    self.restore(checkpoints.last)
+                    raise DivergenceError(losses[step + done], (step + done) // batches + 1, epochs)
+                step = stop
+                if callback is not None:
+                    size = batch if step % batches else count - (batches - 1) * batch
+                    callback(Progress(step, steps, float(losses[step - 1] / size)))
+                if step % batches:
+                    continue
 
-            now = self._evaluate(watched, loss)
-            if not math.isfinite(now.loss):
-                self.restore(checkpoints.last)
-                raise DivergenceError(now.loss, step // batches, epochs)
-            checkpoints.add(now)
-            for epoch in range(len(records), step // batches):
-                part = slice(epoch * batches, (epoch + 1) * batches)
-                mean = float(losses[part].sum() / count)
-                accuracy = None if loss == "mean_squared_error" else float(hits[part].sum() / count)
-                validated = None if held_out is None else now
-                records.append(Epoch(epoch + 1, float(rates[part.start]), mean, accuracy, validated))
-                convergence.add(mean if validated is None else validated.loss)
+                now = self._evaluate(watched, loss, threads)
+                if not math.isfinite(now.loss):
+                    self.restore(checkpoints.last)
+                    raise DivergenceError(now.loss, step // batches, epochs)
+                checkpoints.add(now)
+                for epoch in range(len(records), step // batches):
+                    part = slice(epoch * batches, (epoch + 1) * batches)
+                    mean = float(losses[part].sum() / count)
+                    accuracy = None if loss == "mean_squared_error" else float(hits[part].sum() / count)
+                    validated = None if held_out is None else now
+                    records.append(Epoch(epoch + 1, float(rates[part.start]), mean, accuracy, validated))
+                    convergence.add(mean if validated is None else validated.loss)
 
-        last, best = checkpoints.last_evaluation, checkpoints.best_evaluation
-        train = last if watched is samples else self._evaluate(samples, loss)
-        collapsed = train.collapsed
-        if restored := best.loss < last.loss:
-            self.restore(checkpoints.best)
-            train = best if watched is samples else self._evaluate(samples, loss)
+            last, best = checkpoints.last_evaluation, checkpoints.best_evaluation
+            train = last if watched is samples else self._evaluate(samples, loss, threads)
+            collapsed = train.collapsed
+            if restored := best.loss < last.loss:
+                self.restore(checkpoints.best)
+                train = best if watched is samples else self._evaluate(samples, loss, threads)
         return History(
             epochs=tuple(records),
             train=train,
@@ -405,23 +409,28 @@ class Trainer:
         Parameters
         ----------
         removed : ndarray of int64 (n,)
-            Their positions among the network's weights, counted layer after layer, each row by row.
+            Their positions among the weights that the network stores: layer after layer, each row by row.
 
         Raises
         ------
         ValueError
-            If a position is not that of a weight. Nothing is then removed.
+            If a position is not that of a stored weight. Nothing is then removed.
         """
-        weights = self.network.total_weights
+        network = self.network
+        weights = network.layout.biases[0]
         if removed.dtype.kind not in "iu":
             raise ValueError(f"removed: expected integers, got dtype {removed.dtype}")
         if removed.size and not 0 <= removed.min() <= removed.max() < weights:
             raise ValueError(
                 f"removed: expected positions in 0 .. {weights - 1}, got {removed.min()} .. {removed.max()}"
             )
-        for vector in self._vectors():
+        storage, left = network.storage.without(removed)
+        vectors = [network.values, self._velocity, self._square]
+        for vector in vectors:
             if vector.size:  # SGD keeps no squares
                 vector[removed] = 0
+        network.storage = storage
+        network.values, self._velocity, self._square = (join(v, left) if v.size else v for v in vectors)
 
     def snapshot(self) -> "State":
         """Copy all that training and pruning change: parameters, masks and the optimizer's state.
@@ -441,7 +450,8 @@ class Trainer:
         >>> trainer.network.sparsity
         0.0
         """
-        return State([vector.copy() for vector in self._vectors()], self._updates)
+        vectors = self.network.values, self._velocity, self._square
+        return State(self.network.storage, [vector.copy() for vector in vectors], self._updates)
 
     def restore(self, state: "State") -> None:
         """Go back to an earlier state.
@@ -456,15 +466,17 @@ class Trainer:
         ValueError
             If it is no such state. Nothing is then changed.
         """
-        sizes = [vector.size for vector in self._vectors()]
-        if not isinstance(state, State) or [vector.size for vector in state.vectors] != sizes:
+        network = self.network
+        if (
+            not isinstance(state, State)
+            or state.storage.sizes != network.sizes
+            or [vector.dtype for vector in state.vectors] != [network.dtype] * 3
+            or state.vectors[2].size > 0 != self._square.size > 0
+        ):
             raise ValueError(f"state: expected a snapshot of this trainer, got {type(state).__name__}")
-        for vector, then in zip(self._vectors(), state.vectors, strict=True):
-            vector[:] = then
+        network.storage = state.storage
+        network.values, self._velocity, self._square = (vector.copy() for vector in state.vectors)
         self._updates = state.updates
-
-    def _vectors(self) -> list[npt.NDArray[Any]]:
-        return [self.network.values, self.network.live, self._velocity, self._square]
 
     def loss_for(self, y: npt.ArrayLike) -> str:
         """The network's loss; before the first training, the one that the labels `y` stand for (see `MLP`)."""
@@ -474,7 +486,9 @@ class Trainer:
         """Like `evaluate`, by the loss given; errors name the set, or its two parts, by `name`."""
         names = name if isinstance(name, tuple) else (f"{name}[0]", f"{name}[1]")
         x, y = check.pair(name if isinstance(name, str) else name[0], pair)
-        return self._evaluate(self._samples(*names, x, y, loss), loss)
+        samples = self._samples(*names, x, y, loss)
+        with Threads(self.n_jobs) as threads:
+            return self._evaluate(samples, loss, threads)
 
     def _samples(self, x_name: str, y_name: str, x: npt.ArrayLike, y: npt.ArrayLike, loss: str) -> Samples:
         sizes, dtype = self.network.sizes, self.network.dtype
@@ -496,7 +510,7 @@ class Trainer:
 
     def _span(self, batch: int, batches: int, every_epoch: bool) -> int:
         """Steps of one kernel call: a multiple of the epoch's batches, or fewer than these."""
-        span = max(1, int(_SPAN_FLOP / (6 * self.network.total_weights * batch + _STEP_FLOP)))
+        span = max(1, int(_SPAN_FLOP / (6 * self.network.layout.biases[0] * batch + _STEP_FLOP)))
         if span < batches:
             return span
         if every_epoch:
@@ -516,32 +530,37 @@ class Trainer:
             raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {bad[0]:g}")
         return factors
 
-    def _prepare(self, samples: Samples, batch: int, loss: str) -> Callable[[Floats, Ints, Floats, int], int]:
+    def _prepare(
+        self, samples: Samples, batch: int, loss: str, threads: Threads
+    ) -> Callable[[Floats, Ints, Floats, int], int]:
         """All that the kernel needs for a fit but what changes from span to span."""
-        network, layout = self.network, self.network.layout
-        lanes = lanes_for(batch)
-        empty = [(-(-batch // lanes), layout.sizes[0], lanes), (layout.rows[-1], lanes), (layout.rows[-1], lanes)]
-        inputs, activations, deltas = (np.empty(shape, network.dtype) for shape in empty)
-        products = np.empty(np.diff(layout.weights).max(), network.dtype)
-        workspace = Workspace(np.arange(len(samples.x)), inputs, activations, deltas, products)
-        gradient = np.empty_like(network.values)
+        network, storage = self.network, self.network.storage
+        space = workspace(np.arange(len(samples.x)), -(-batch // LANES), network.layout, network.dtype)
+        gradient = np.zeros_like(network.values)
         parameters = Parameters(network.values, network.live, gradient, self._velocity, self._square)
         update = Update(OPTIMIZERS[self._optimizer], self.momentum, self.nesterov, self.l1, self.l2)
         recipe = Recipe(LOSSES[loss], batch, self.dropout, np.uint64(self.seed), update)
 
         def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
-            with one_blas_thread():
-                done = train_steps(
-                    losses, hits, parameters, workspace, layout, samples, recipe, rates, step, self._updates
+            if network.storage is not storage:
+                raise RuntimeError(
+                    "fit: expected the network to be left alone by callbacks, got one pruned or restored"
                 )
+            span = Span(rates, losses, hits, step, self._updates)
+
+            def call(team: Team) -> int:
+                return train_steps(parameters, space, storage.layout, samples, recipe, span, team)
+
+            with one_blas_thread():
+                done = threads.run(call)
             self._updates += done
             return done
 
         return run
 
-    def _evaluate(self, samples: Samples, loss: str) -> Evaluation:
+    def _evaluate(self, samples: Samples, loss: str, threads: Threads) -> Evaluation:
         count = len(samples.x)
-        logits = self.network.logits(samples.x)
+        logits = self.network.forward(samples.x, threads)
         out = np.ascontiguousarray(logits.T)
         order = np.arange(count)
         total, right = loss_and_gradient(np.empty_like(out), out, samples, order, 0, count, 1.0, LOSSES[loss])
@@ -568,7 +587,8 @@ def _entropy(samples: Samples, loss: str) -> float:
 class State:
     """What `Trainer.snapshot` copies and `Trainer.restore` puts back."""
 
-    vectors: list[npt.NDArray[Any]]
+    storage: Storage
+    vectors: list[Floats]
     updates: int
 
 

@@ -1,4 +1,4 @@
-"""Activations and dropout, in place on the output of a layer, (O, T), and backwards from that output alone."""
+"""Activations and dropout, in place on a unit's row of lanes, (T,), and backwards from that output alone."""
 
 import numpy as np
 
@@ -11,57 +11,52 @@ SLOPE = 0.01  # of leaky ReLU below zero (PyTorch's default)
 
 
 @kernel
-def activate_forward(out: Floats, activation: int) -> None:
-    """out = f(out)."""
-    flat = out.reshape(out.size)
-    one = flat.dtype.type(1)
+def activate_forward(row: Floats, activation: int) -> None:
+    """row = f(row)."""
+    one = row.dtype.type(1)
     if activation == RELU:
-        for i in range(flat.size):
-            flat[i] = max(flat[i], flat.dtype.type(0))
+        for i in range(row.size):
+            row[i] = max(row[i], row.dtype.type(0))
     elif activation == LEAKY_RELU:
-        for i in range(flat.size):
-            flat[i] = max(flat[i], flat[i] * flat.dtype.type(SLOPE))
+        for i in range(row.size):
+            row[i] = max(row[i], row[i] * row.dtype.type(SLOPE))
     elif activation == TANH:
-        for i in range(flat.size):
-            flat[i] = np.tanh(flat[i])
+        for i in range(row.size):
+            row[i] = np.tanh(row[i])
     else:
-        for i in range(flat.size):
-            flat[i] = one / (one + np.exp(-flat[i]))
+        for i in range(row.size):
+            row[i] = one / (one + np.exp(-row[i]))
 
 
 @kernel
-def activate_backward(dout: Floats, out: Floats, activation: int, keep: float) -> None:
-    """dout *= f', expressed by f's value, which `out` holds divided by `keep` (1 where there is no dropout)."""
-    flat, values = dout.reshape(dout.size), out.reshape(out.size)
-    one, scale = flat.dtype.type(1), flat.dtype.type(keep)
+def activate_backward(drow: Floats, row: Floats, activation: int, keep: float) -> None:
+    """drow *= f', expressed by f's value, which `row` holds divided by `keep` (1 where there is no dropout)."""
+    one, scale = drow.dtype.type(1), drow.dtype.type(keep)
     if activation == RELU:
-        for i in range(flat.size):
-            flat[i] = flat[i] if values[i] > 0 else flat.dtype.type(0)
+        for i in range(drow.size):
+            drow[i] = drow[i] if row[i] > 0 else drow.dtype.type(0)
     elif activation == LEAKY_RELU:
-        for i in range(flat.size):
-            flat[i] *= one if values[i] > 0 else flat.dtype.type(SLOPE)
+        for i in range(drow.size):
+            drow[i] *= one if row[i] > 0 else drow.dtype.type(SLOPE)
     elif activation == TANH:
-        for i in range(flat.size):
-            f = values[i] * scale
-            flat[i] *= one - f * f
+        for i in range(drow.size):
+            f = row[i] * scale
+            drow[i] *= one - f * f
     else:
-        for i in range(flat.size):
-            f = values[i] * scale
-            flat[i] *= f * (one - f)
+        for i in range(drow.size):
+            f = row[i] * scale
+            drow[i] *= f * (one - f)
 
 
 @kernel
-def dropout(tile: Floats, key: np.uint64, first: int, keep: float) -> None:
+def dropout(row: Floats, key: np.uint64, first: int, keep: float) -> None:
     """Zero each value with probability 1 - keep and divide the others by `keep` (inverted dropout).
 
-    What is dropped depends on `key`, the feature and the number of the sample in its batch: lane t of this tile holds
-    sample first + t. So the same call on the gradient is the backward pass, and nothing has to be stored.
+    What is dropped depends on `key` and the number of the sample in its batch: lane t of `row` (T,) holds sample
+    first + t. So the same call on the gradient is the backward pass, and nothing has to be stored.
     """
-    features, lanes = tile.shape
-    scale = tile.dtype.type(1 / keep)
+    scale = row.dtype.type(1 / keep)
     threshold = np.uint64(keep * 2.0**32)
-    for f in range(features):
-        row = derive(key, f)
-        for t in range(lanes):
-            kept = (derive(row, first + t) >> np.uint64(32)) < threshold
-            tile[f, t] = tile[f, t] * scale if kept else tile.dtype.type(0)
+    for t in range(row.size):
+        kept = (derive(key, first + t) >> np.uint64(32)) < threshold
+        row[t] = row[t] * scale if kept else row.dtype.type(0)

@@ -31,7 +31,16 @@ def kernel(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
     Numba looks only at the file of the function itself: an edit of an inlined callee in another file would go on
     running old code (numba#9304). So the stamp of each cache entry is replaced by the digest of all kernel files.
     """
-    dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)(function)
+    return _compile(function)
+
+
+def inner_kernel(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """The same for a function that only kernels call, with named tuples, which take long to be made callable."""
+    return _compile(function, no_cpython_wrapper=True)
+
+
+def _compile(function: Callable[_Parameters, _Result], **options: bool) -> Callable[_Parameters, _Result]:
+    dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, no_cfunc_wrapper=True, **options)(function)
     if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
         dispatcher._cache._cache_file._source_stamp = _DIGEST
     return cast(Callable[_Parameters, _Result], dispatcher)

@@ -1,47 +1,204 @@
-"""One dense layer on one tile, through BLAS (Numba's `np.dot` calls SciPy's)."""
+"""One layer on one tile: through BLAS where it is stored densely, weight by weight where it is sparse.
 
-import numpy as np
+Each function does a part of its pass, so that threads can share one. A part is a range of rows of what is written; the
+cut is never within one, and how a row is computed does not depend on where the cuts are.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from fastprune.kernels.jit import kernel
-from fastprune.kernels.layout import Floats
+from fastprune.kernels.layout import Floats, Indices, Ints
+from fastprune.kernels.simd import BYTES, WIDE, dot, load, load_wide, multiply_add, store
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _gemm(typing_context: Any, out: Any, left: Any, right: Any, add: Any) -> Any:
+    """Call the BLAS routine that Numba's np.dot calls, which cannot add to `out`, nor work on parts of matrices."""
+    dtype = out.dtype
+    pointer, index, letter = cgutils.voidptr_t, cgutils.intp_t, ir.IntType(8)
+    arguments_of_gemm = [letter] * 3 + [index] * 3 + [pointer, pointer, index, pointer, index, pointer, pointer, index]
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def matrix(kind: Any, value: Any) -> tuple[Any, Any, Any, Any]:
+            """Address, shape, whether columns are contiguous (and not rows), and the distance of those that are."""
+            array = context.make_array(kind)(context, builder, value)
+            shape = cgutils.unpack_tuple(builder, array.shape)
+            item = ir.Constant(index, dtype.bitwidth // 8)
+            strides = [builder.sdiv(stride, item) for stride in cgutils.unpack_tuple(builder, array.strides)]
+            by_rows = builder.icmp_signed("==", strides[1], ir.Constant(index, 1))
+            distance, least = (builder.select(by_rows, *pair) for pair in (strides, reversed(shape)))
+            ample = builder.icmp_signed(">", distance, least)  # of a single row, BLAS wants it even so
+            order = builder.select(by_rows, ir.Constant(letter, ord("n")), ir.Constant(letter, ord("t")))
+            return builder.bitcast(array.data, pointer), shape, order, builder.select(ample, distance, least)
+
+        def number(value: Any) -> Any:
+            return builder.bitcast(cgutils.alloca_once_value(builder, value), pointer)
+
+        (c, (m, n), _, ldc), (a, (_, k), a_order, lda), (b, _, b_order, ldb) = (
+            matrix(*pair) for pair in zip(signature.args[:3], arguments[:3], strict=True)
+        )
+        element = context.get_value_type(dtype)
+        one, nothing = ir.Constant(element, 1.0), ir.Constant(element, 0.0)
+        gemm = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.IntType(32), arguments_of_gemm), "numba_xxgemm"
+        )
+        # BLAS counts by columns: rows of c = a b are columns of c' = b' a'.
+        kind = ir.Constant(letter, ord("s" if dtype.bitwidth == 32 else "d"))
+        beta = number(builder.select(arguments[3], one, nothing))
+        builder.call(gemm, [kind, b_order, a_order, n, m, k, number(one), b, ldb, a, lda, beta, c, ldc])
+        return context.get_dummy_value()
+
+    return types.void(out, left, right, types.boolean), codegen
 
 
 @kernel
-def dense_forward(out: Floats, tile: Floats, weights: Floats, bias: Floats) -> None:
-    """out = weights @ tile + bias. out (O, T), tile (I, T), weights (O, I), bias (O,)."""
-    np.dot(weights, tile, out)
-    for o in range(out.shape[0]):
-        b = bias[o]
-        for t in range(out.shape[1]):
-            out[o, t] += b
+def matrix_product(out: Floats, left: Floats, right: Floats, add: bool) -> None:
+    """out = left @ right, added to what is there if `add`.
 
-
-@kernel
-def dense_weight_gradient(
-    dweights: Floats, dbias: Floats, products: Floats, dout: Floats, tile: Floats, first: bool
-) -> None:
-    """dweights = dout @ tile.T and dbias = dout's row sums; added to what is there unless `first`.
-
-    dweights (O, I), dbias (O,), dout (O, T), tile (I, T); products (>= O * I,) is overwritten unless `first`.
+    out (m, n), left (m, k) and right (k, n): rows or columns contiguous, in `out` rows.
     """
-    if first:
-        np.dot(dout, tile.T, dweights)
-        dbias[:] = 0
-    else:
-        # np.dot cannot add to its output.
-        product = products[: dweights.size].reshape(dweights.shape)
-        np.dot(dout, tile.T, product)
-        for o in range(dweights.shape[0]):
-            for i in range(dweights.shape[1]):
-                dweights[o, i] += product[o, i]
-    for o in range(dout.shape[0]):
-        total = dbias[o]
-        for t in range(dout.shape[1]):
-            total += dout[o, t]
-        dbias[o] = total
+    if out.size > 0:
+        _gemm(out, left, right, add)
 
 
 @kernel
-def dense_input_gradient(dtile: Floats, dout: Floats, weights: Floats) -> None:
-    """dtile = weights.T @ dout. dtile (I, T), dout (O, T), weights (O, I)."""
-    np.dot(weights.T, dout, dtile)
+def dense_forward(out: Floats, tile: Floats, weights: Floats, bias: Floats, first: int, last: int) -> None:
+    """out = weights @ tile + bias, for the outputs from `first` to `last`.
+
+    out (O, T), tile (I, T), weights (O, I), bias (O,).
+    """
+    for o in range(first, last):
+        out[o, :] = bias[o]
+    matrix_product(out[first:last], weights[first:last], tile, True)
+
+
+@kernel
+def dense_weight_gradient(dweights: Floats, dout: Floats, tile: Floats, first: int, last: int, add: bool) -> None:
+    """dweights = dout @ tile.T, for the inputs from `first` to `last`; added to what is there if `add`.
+
+    dweights (O, I), dout (O, T), tile (I, T).
+    """
+    matrix_product(dweights[:, first:last], dout, tile[first:last].T, add)
+
+
+@kernel
+def dense_input_gradient(dtile: Floats, dout: Floats, weights: Floats, first: int, last: int) -> None:
+    """dtile = weights.T @ dout, for the inputs from `first` to `last`. dtile (I, T), dout (O, T), weights (O, I)."""
+    matrix_product(dtile[first:last], weights[:, first:last].T, dout, False)
+
+
+@kernel
+def bias_gradient(dbias: Floats, dout: Floats, units: Indices, first: int, last: int, add: bool) -> None:
+    """dbias = dout's row sums, for `units` from `first` to `last`; added to what is there if `add`.
+
+    dbias (O,), dout (O, T).
+    """
+    for unit in units[first:last]:
+        total = dbias[unit] if add else dbias.dtype.type(0)
+        for t in range(dout.shape[1]):
+            total += dout[unit, t]
+        dbias[unit] = total
+
+
+@kernel
+def sparse_product(
+    out: Floats,
+    tile: Floats,
+    values: Floats,
+    positions: Indices | None,
+    others: Indices,
+    starts: Ints,
+    units: Indices,
+    first: int,
+    last: int,
+) -> None:
+    """Add values times rows of `tile` to rows of `out`: to that of units[line] for each line from `first` to `last`.
+
+    out (rows, T), tile (rows, T). A line's weights are those from starts[b, line] to starts[b + 1, line] for each
+    block b. Weight k multiplies row others[k] of `tile` by values[positions[k]], or by values[k] if there are none.
+    """
+    lanes = tile.shape[1]
+    narrow = BYTES // tile.itemsize
+    wide = WIDE * narrow
+    lane = 0
+    while lane < lanes:
+        # The sums of one row are held in registers while its weights are walked.
+        is_wide = lane + wide <= lanes
+        for block in range(starts.shape[0] - 1):
+            for line in range(first, last):
+                start, stop = starts[block, line], starts[block + 1, line]
+                row = units[line] * lanes + lane
+                if is_wide:
+                    total = load_wide(out, row)
+                    for k in range(start, stop):
+                        value = values[k] if positions is None else values[positions[k]]
+                        total = multiply_add(value, load_wide(tile, others[k] * lanes + lane), total)
+                    store(out, row, total)
+                else:
+                    part = load(out, row)
+                    for k in range(start, stop):
+                        value = values[k] if positions is None else values[positions[k]]
+                        part = multiply_add(value, load(tile, others[k] * lanes + lane), part)
+                    store(out, row, part)
+        lane += wide if is_wide else narrow
+
+
+@kernel
+def line_of(starts: Ints, weight: int) -> int:
+    """The last line that begins at or before a weight, or the first one; starts (B + 1, lines)."""
+    low, high = 0, starts.shape[1]
+    while low < high:
+        middle = (low + high) // 2
+        if starts[0, middle] <= weight:
+            low = middle + 1
+        else:
+            high = middle
+    return max(low - 1, 0)
+
+
+@kernel
+def sparse_weight_gradient(
+    dvalues: Floats,
+    dout: Floats,
+    tile: Floats,
+    others: Indices,
+    starts: Ints,
+    units: Indices,
+    low: int,
+    high: int,
+    add: bool,
+) -> None:
+    """dvalues[k] = dout's row of the weight's line . tile's row others[k], for the weights from `low` to `high`.
+
+    Added to what is there if `add`. dvalues and others (weights,), dout (O, T), tile (I, T); starts (B + 1, lines) and
+    units (lines,) as for sparse_product. Lines that are not listed are left out.
+    """
+    blocks = starts.shape[0] - 1
+    first, last = line_of(starts, low), min(line_of(starts, high) + 1, starts.shape[1])
+    lanes = tile.shape[1]
+    narrow = BYTES // tile.itemsize
+    wide = WIDE * narrow
+    lane = 0
+    while lane < lanes:
+        is_wide = lane + wide <= lanes
+        fresh = lane == 0 and not add
+        for block in range(blocks):
+            for line in range(first, last):
+                start, stop = max(starts[block, line], low), min(starts[block + 1, line], high)
+                row = units[line] * lanes + lane
+                if is_wide:
+                    held = load_wide(dout, row)
+                    for k in range(start, stop):
+                        gradient = dot(held, load_wide(tile, others[k] * lanes + lane))
+                        dvalues[k] = gradient if fresh else dvalues[k] + gradient
+                else:
+                    part = load(dout, row)
+                    for k in range(start, stop):
+                        gradient = dot(part, load(tile, others[k] * lanes + lane))
+                        dvalues[k] = gradient if fresh else dvalues[k] + gradient
+        lane += wide if is_wide else narrow

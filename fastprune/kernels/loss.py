@@ -30,12 +30,13 @@ def softmax_cross_entropy(
                 best = k
         total = 0.0
         for k in range(outputs):
-            total += math.exp(np.float64(out[k, t]) - np.float64(out[best, t]))
-        log_total = math.log(total) + np.float64(out[best, t])
+            exponential = math.exp(np.float64(out[k, t]) - np.float64(out[best, t]))
+            dout[k, t] = exponential
+            total += exponential
         for k in range(outputs):
-            dout[k, t] = scale * math.exp(np.float64(out[k, t]) - log_total)
+            dout[k, t] *= dout.dtype.type(scale / total)
         dout[label, t] -= dout.dtype.type(scale)
-        loss += log_total - np.float64(out[label, t])
+        loss += math.log(total) + np.float64(out[best, t]) - np.float64(out[label, t])
         hits += best == label
     return loss, hits
 

@@ -64,7 +64,8 @@ def mark_smallest(marks: Bytes, scratch: Floats, scores: Floats, count: int) -> 
     marks[:] = 0
     if count == 0:
         return
-    scratch[:] = scores
+    for i in range(scores.size):  # in one line, an assignment of arrays takes Numba two seconds to compile
+        scratch[i] = scores[i]
     threshold = partition(scratch, count - 1)
     spare = count
     for i in range(scores.size):

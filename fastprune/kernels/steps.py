@@ -1,151 +1,318 @@
-"""Whole passes: many training steps in one call, and the forward pass over any number of samples."""
+"""Whole passes: many training steps in one call, and the forward pass over any number of samples.
+
+The threads of a team run the same code. Each does its share of every pass, and waits for the others where the next
+pass reads what they write. What a number is computed from, and in which order, never depends on the shares.
+"""
 
 import math
 
 import numpy as np
 
 from fastprune.kernels.activation import activate_backward, activate_forward, dropout
-from fastprune.kernels.jit import kernel
-from fastprune.kernels.layout import Floats, Ints, Layout, Parameters, Recipe, Samples, Workspace
-from fastprune.kernels.linear import dense_forward, dense_input_gradient, dense_weight_gradient
+from fastprune.kernels.jit import inner_kernel, kernel
+from fastprune.kernels.layout import (
+    Array,
+    Batch,
+    Floats,
+    Ints,
+    Layout,
+    Parameters,
+    Recipe,
+    Samples,
+    Span,
+    Team,
+    Workspace,
+)
+from fastprune.kernels.linear import (
+    bias_gradient,
+    dense_forward,
+    dense_input_gradient,
+    dense_weight_gradient,
+    sparse_product,
+    sparse_weight_gradient,
+)
 from fastprune.kernels.loss import loss_and_gradient
 from fastprune.kernels.random import DROPOUT, SHUFFLE, derive, shuffle
-from fastprune.kernels.tile import gather
+from fastprune.kernels.team import share, wait
+from fastprune.kernels.tile import LANES, as_tile, gather, lanes_for
 from fastprune.kernels.update import update_step
 
-
-@kernel
-def layer_weights(values: Floats, layout: Layout, layer: int) -> Floats:
-    """View of the layer's weights, (O, I), in a flat vector of length P."""
-    flat = values[layout.weights[layer] : layout.weights[layer + 1]]
-    return flat.reshape(layout.sizes[layer + 1], layout.sizes[layer])
+_CHUNK = 256  # rows of a dense product that are never divided: BLAS is slower in smaller pieces
+_LINE = 8  # what a sparse line costs besides its weights, in weights
 
 
 @kernel
-def layer_biases(values: Floats, layout: Layout, layer: int) -> Floats:
-    """View of the layer's biases, (O,), in a flat vector of length P."""
-    return values[layout.biases[layer] : layout.biases[layer + 1]]
+def tiles_of(batch: Batch) -> int:
+    """Number of tiles of a batch."""
+    return (batch.stop - batch.start + LANES - 1) // LANES
 
 
 @kernel
-def tile_forward(
-    activations: Floats, tile: Floats, values: Floats, layout: Layout, key: np.uint64, first: int, keep: float
-) -> None:
-    """Fill `activations` (rows, T), layer below layer, from `tile` (F, T). With keep = 1 nothing is dropped."""
-    layers = layout.sizes.size - 1
-    below = tile
-    for layer in range(layers):
-        out = activations[layout.rows[layer] : layout.rows[layer + 1]]
-        dense_forward(out, below, layer_weights(values, layout, layer), layer_biases(values, layout, layer))
-        if layer < layers - 1:
-            activate_forward(out, layout.activation)
-            if keep < 1:
-                dropout(out, derive(key, layer), first, keep)
-        below = out
+def lanes_of(batch: Batch, tile: int) -> int:
+    """Lanes of one of them."""
+    return lanes_for(min(LANES, batch.stop - batch.start - tile * LANES))
 
 
 @kernel
-def tile_backward(
-    gradient: Floats,
-    workspace: Workspace,
-    tile: Floats,
-    values: Floats,
-    layout: Layout,
-    key: np.uint64,
-    first: int,
-    keep: float,
-) -> None:
-    """Add this tile's part to `gradient` (P,), or start it where first = 0, from the output layer's rows of `deltas`.
+def segment(array: Array, bounds: Ints, index: int) -> Array:
+    """View of segment number `index` of a vector that `bounds` divides."""
+    return array[bounds[index] : bounds[index + 1]]
 
-    `activations` are as tile_forward left them; the other rows of `deltas` are overwritten.
-    """
-    layers = layout.sizes.size - 1
-    for layer in range(layers - 1, -1, -1):
-        low, high = layout.rows[layer], layout.rows[layer + 1]
-        dout = workspace.deltas[low:high]
-        if layer < layers - 1:
-            if keep < 1:
-                dropout(dout, derive(key, layer), first, keep)
-            activate_backward(dout, workspace.activations[low:high], layout.activation, keep)
-        below = tile if layer == 0 else workspace.activations[layout.rows[layer - 1] : low]
-        dense_weight_gradient(
-            layer_weights(gradient, layout, layer),
-            layer_biases(gradient, layout, layer),
-            workspace.products,
-            dout,
-            below,
-            first == 0,
+
+@kernel
+def rows_of(stack: Floats, rows: Ints, level: int, lanes: int) -> Floats:
+    """View of a level's rows, (units, lanes), in one tile's row of a workspace; level 1 is what the first layer gives."""
+    first, last = rows[level - 1], rows[level]
+    return stack[first * lanes : last * lanes].reshape(last - first, lanes)
+
+
+@kernel
+def as_table(starts: Ints, lines: int) -> Ints:
+    """View of a sparse layer's starts as a table, (B + 1, lines)."""
+    return starts.reshape(starts.size // max(lines, 1), lines)
+
+
+@kernel
+def chunks_of(rows: int) -> int:
+    """Into how many parts a dense product of so many rows can be divided."""
+    return max(1, rows // _CHUNK)
+
+
+@kernel
+def work_of(starts: Ints) -> int:
+    """What all lines of a sparse layer cost."""
+    lines = starts.shape[1]
+    return 0 if lines == 0 else starts[-1, -1] - starts[0, 0] + _LINE * lines
+
+
+@kernel
+def line_at(starts: Ints, work: int) -> int:
+    """The first line before which `work` is done."""
+    low, high = 0, starts.shape[1]
+    while low < high:
+        middle = (low + high) // 2
+        if starts[0, middle] - starts[0, 0] + _LINE * middle < work:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inner_kernel
+def gather_batch(workspace: Workspace, layout: Layout, x: Floats, batch: Batch, team: Team) -> None:
+    """Fill the tiles of the batch. The unit of work is eight lanes."""
+    eights = (batch.stop - batch.start + 7) // 8
+    low, high = share(eights * 8, 8, team)
+    units = segment(layout.units, layout.levels, 0)
+    for tile in range(low // LANES, (high + LANES - 1) // LANES):
+        lanes = lanes_of(batch, tile)
+        start = batch.start + tile * LANES
+        stop = min(start + LANES, batch.stop)
+        first, last = max(low - tile * LANES, 0), min(high - tile * LANES, LANES)
+        if start + last >= stop:
+            last = lanes  # the last to gather clears the spare lanes
+        gather(as_tile(workspace.inputs[tile], x.shape[1], lanes), x, workspace.order, units, start, stop, first, last)
+
+
+@inner_kernel
+def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floats, batch: Batch, team: Team) -> None:
+    """Fill the layer's rows of `activations`. With keep = 1 nothing is dropped."""
+    sparse = layout.sparse[layer] == 1
+    units, bias = segment(layout.units, layout.levels, layer + 1), segment(values, layout.biases, layer)
+    starts = as_table(segment(layout.outputs.starts, layout.outputs.offsets, layer), units.size)
+    work = work_of(starts) if sparse else chunks_of(bias.size)
+    # All tiles' work in one row, cut into equal parts: few tiles do not leave threads idle.
+    low, high = share(tiles_of(batch) * work, 1, team)
+    for tile in range(tiles_of(batch)):
+        start, stop = max(low - tile * work, 0), min(high - tile * work, work)
+        if start >= stop:
+            continue
+        lanes = lanes_of(batch, tile)
+        if layer == 0:
+            below = as_tile(workspace.inputs[tile], layout.sizes[0], lanes)
+        else:
+            below = rows_of(workspace.activations[tile], layout.rows, layer, lanes)
+        out = rows_of(workspace.activations[tile], layout.rows, layer + 1, lanes)
+        if sparse:
+            first, last = line_at(starts, start), line_at(starts, stop)
+            for unit in units[first:last]:
+                out[unit, :] = bias[unit]
+            weights, others = (
+                segment(values, layout.weights, layer),
+                segment(layout.outputs.others, layout.outputs.entries, layer),
+            )
+            sparse_product(out, below, weights, None, others, starts, units, first, last)
+        else:
+            first, last = start * bias.size // work, stop * bias.size // work
+            matrix = segment(values, layout.weights, layer).reshape(layout.sizes[layer + 1], layout.sizes[layer])
+            for chunk in range(start, stop):
+                dense_forward(out, below, matrix, bias, chunk * bias.size // work, (chunk + 1) * bias.size // work)
+        if layer < layout.sparse.size - 1:
+            for unit in units[first:last]:
+                activate_forward(out[unit], layout.activation)
+                if batch.keep < 1:
+                    dropout(out[unit], derive(derive(batch.key, layer), unit), tile * LANES, batch.keep)
+
+
+@inner_kernel
+def loss_of_batch(workspace: Workspace, layout: Layout, samples: Samples, batch: Batch, loss: int, team: Team) -> None:
+    """Fill the outputs' rows of `deltas`, and `losses` and `hits` of the tiles. The unit of work is a tile."""
+    level = layout.sizes.size - 1
+    scale = 1 / (batch.stop - batch.start)
+    for tile in range(team.thread, tiles_of(batch), team.threads):
+        lanes = lanes_of(batch, tile)
+        start = batch.start + tile * LANES
+        workspace.losses[tile], workspace.hits[tile] = loss_and_gradient(
+            rows_of(workspace.deltas[tile], layout.rows, level, lanes),
+            rows_of(workspace.activations[tile], layout.rows, level, lanes),
+            samples,
+            workspace.order,
+            start,
+            min(start + LANES, batch.stop),
+            scale,
+            loss,
         )
-        if layer > 0:
-            dtile = workspace.deltas[layout.rows[layer - 1] : low]
-            dense_input_gradient(dtile, dout, layer_weights(values, layout, layer))
+
+
+@inner_kernel
+def parameter_gradient(
+    workspace: Workspace, layout: Layout, layer: int, gradient: Floats, batch: Batch, team: Team
+) -> None:
+    """Fill the layer's part of `gradient` (P,), from its rows of `deltas` and what it read."""
+    sparse = layout.sparse[layer] == 1
+    units = segment(layout.units, layout.levels, layer + 1)
+    starts, others = (
+        as_table(segment(layout.outputs.starts, layout.outputs.offsets, layer), units.size),
+        segment(layout.outputs.others, layout.outputs.entries, layer),
+    )
+    chunks = chunks_of(layout.sizes[layer])
+    low, high = share(others.size, 1, team) if sparse else share(chunks, 1, team)
+    first, last = share(units.size, 1, team)
+    for tile in range(tiles_of(batch)):
+        lanes = lanes_of(batch, tile)
+        if layer == 0:
+            below = as_tile(workspace.inputs[tile], layout.sizes[0], lanes)
+        else:
+            below = rows_of(workspace.activations[tile], layout.rows, layer, lanes)
+        dout = rows_of(workspace.deltas[tile], layout.rows, layer + 1, lanes)
+        if sparse:
+            dweights = segment(gradient, layout.weights, layer)
+            sparse_weight_gradient(dweights, dout, below, others, starts, units, low, high, tile > 0)
+        else:
+            dmatrix = segment(gradient, layout.weights, layer).reshape(layout.sizes[layer + 1], layout.sizes[layer])
+            inputs = layout.sizes[layer]
+            for chunk in range(low, high):
+                dense_weight_gradient(
+                    dmatrix, dout, below, chunk * inputs // chunks, (chunk + 1) * inputs // chunks, tile > 0
+                )
+        bias_gradient(segment(gradient, layout.biases, layer), dout, units, first, last, tile > 0)
+
+
+@inner_kernel
+def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Floats, batch: Batch, team: Team) -> None:
+    """Fill the rows of `deltas` of the layer below, down to its values before activation, from the layer's own."""
+    sparse = layout.sparse[layer] == 1
+    units = segment(layout.units, layout.levels, layer)
+    starts = as_table(segment(layout.inputs.starts, layout.inputs.offsets, layer), units.size)
+    inputs = layout.sizes[layer]
+    work = work_of(starts) if sparse else chunks_of(inputs)
+    low, high = share(tiles_of(batch) * work, 1, team)
+    for tile in range(tiles_of(batch)):
+        start, stop = max(low - tile * work, 0), min(high - tile * work, work)
+        if start >= stop:
+            continue
+        lanes = lanes_of(batch, tile)
+        dout = rows_of(workspace.deltas[tile], layout.rows, layer + 1, lanes)
+        dbelow = rows_of(workspace.deltas[tile], layout.rows, layer, lanes)
+        if sparse:
+            first, last = line_at(starts, start), line_at(starts, stop)
+            for unit in units[first:last]:
+                dbelow[unit, :] = 0
+            positions = segment(layout.inputs.positions, layout.inputs.entries, layer)
+            weights, others = (
+                segment(values, layout.weights, layer),
+                segment(layout.inputs.others, layout.inputs.entries, layer),
+            )
+            sparse_product(dbelow, dout, weights, positions, others, starts, units, first, last)
+        else:
+            first, last = start * inputs // work, stop * inputs // work
+            matrix = segment(values, layout.weights, layer).reshape(layout.sizes[layer + 1], layout.sizes[layer])
+            for chunk in range(start, stop):
+                dense_input_gradient(dbelow, dout, matrix, chunk * inputs // work, (chunk + 1) * inputs // work)
+        below = rows_of(workspace.activations[tile], layout.rows, layer, lanes)
+        for unit in units[first:last]:
+            if batch.keep < 1:
+                dropout(dbelow[unit], derive(derive(batch.key, layer - 1), unit), tile * LANES, batch.keep)
+            activate_backward(dbelow[unit], below[unit], layout.activation, batch.keep)
 
 
 @kernel
 def train_steps(
-    losses: Floats,
-    hits: Ints,
     parameters: Parameters,
     workspace: Workspace,
     layout: Layout,
     samples: Samples,
     recipe: Recipe,
-    rates: Floats,
-    step: int,
-    updates: int,
+    span: Span,
+    team: Team,
 ) -> int:
-    """Run one step for each learning rate in `rates` (S,) and return how many were made.
+    """Run one step for each of the span's learning rates and return how many were made.
 
-    They are fewer than S if a loss was not finite, which ends the call before that step's update. `losses`, `hits`
-    (S,) receive each batch's summed loss and right answers, both from before the update. The first step takes batch
-    number `step` modulo the batches of an epoch; `updates` counts the optimizer's updates before it, and keys what is
-    random.
+    They are fewer if a loss was not finite, which ends the call before that step's update, and none if another thread
+    of the team never came.
     """
+    if not wait(team):
+        return 0
     count = samples.x.shape[0]
-    lanes = workspace.inputs.shape[2]
+    layers = layout.sparse.size
     batches = (count + recipe.batch - 1) // recipe.batch
-    keep = 1 - recipe.dropout
     shuffles, drops = derive(recipe.seed, SHUFFLE), derive(recipe.seed, DROPOUT)
-    output = workspace.activations[layout.rows[-2] :]
-    doutput = workspace.deltas[layout.rows[-2] :]
-    for s in range(rates.size):
-        batch = (step + s) % batches
-        if batches > 1 and (s == 0 or batch == 0):
-            shuffle(workspace.order, derive(shuffles, updates + s - batch))
-        start = batch * recipe.batch
-        stop = min(start + recipe.batch, count)
-        loss, right = 0.0, 0
-        for first in range(start, stop, lanes):
-            last = min(first + lanes, stop)
-            tile = workspace.inputs[(first - start) // lanes]
-            if batches > 1 or s == 0:  # a batch of all samples is the same at each step
-                gather(tile, samples.x, workspace.order, first, last)
-            key = derive(drops, updates + s)
-            tile_forward(workspace.activations, tile, parameters.values, layout, key, first - start, keep)
-            part, correct = loss_and_gradient(
-                doutput, output, samples, workspace.order, first, last, 1 / (stop - start), recipe.loss
-            )
-            loss += part
-            right += correct
-            tile_backward(parameters.gradient, workspace, tile, parameters.values, layout, key, first - start, keep)
-        losses[s], hits[s] = loss, right
+    for s in range(span.rates.size):
+        number = (span.step + s) % batches
+        if batches > 1 and (s == 0 or number == 0):
+            if team.thread == 0:
+                shuffle(workspace.order, derive(shuffles, span.updates + s - number))
+            wait(team)
+        start = number * recipe.batch
+        key = derive(drops, span.updates + s)
+        batch = Batch(start, min(start + recipe.batch, count), key, 1 - recipe.dropout)
+        if batches > 1 or s == 0:  # a batch of all samples is the same at each step
+            gather_batch(workspace, layout, samples.x, batch, team)
+            wait(team)
+        for layer in range(layers):
+            forward_layer(workspace, layout, layer, parameters.values, batch, team)
+            wait(team)
+        loss_of_batch(workspace, layout, samples, batch, recipe.loss, team)
+        wait(team)
+        loss, hits = 0.0, 0
+        for tile in range(tiles_of(batch)):
+            loss += workspace.losses[tile]
+            hits += workspace.hits[tile]
+        if team.thread == 0:
+            span.losses[s], span.hits[s] = loss, hits
         if not math.isfinite(loss):
             return s
-        update_step(parameters, layout.biases[0], recipe.update, rates[s], updates + s)
-    return rates.size
+        for layer in range(layers - 1, -1, -1):
+            parameter_gradient(workspace, layout, layer, parameters.gradient, batch, team)
+            if layer > 0:
+                input_gradient(workspace, layout, layer, parameters.values, batch, team)
+            wait(team)
+        update_step(parameters, layout.biases[0], recipe.update, span.rates[s], span.updates + s, team)
+        wait(team)
+    return span.rates.size
 
 
 @kernel
-def forward_samples(
-    out: Floats, activations: Floats, tile: Floats, x: Floats, order: Ints, values: Floats, layout: Layout
-) -> None:
-    """out = the logits of all samples. out (N, K), x (N, F); order (N,) = 0 .. N-1; the rest is scratch."""
-    count, lanes = x.shape[0], tile.shape[1]
-    output = activations[layout.rows[-2] :]
-    for first in range(0, count, lanes):
-        last = min(first + lanes, count)
-        gather(tile, x, order, first, last)
-        tile_forward(activations, tile, values, layout, np.uint64(0), 0, 1.0)
-        for t in range(last - first):
+def forward_samples(out: Floats, workspace: Workspace, x: Floats, values: Floats, layout: Layout, team: Team) -> None:
+    """out = the logits of all samples. out (N, K), x (N, F); the workspace, of one tile, is this thread's own."""
+    alone = Team(0, 1, team.barrier)
+    first, last = share(x.shape[0], LANES, team)
+    for start in range(first, last, LANES):
+        batch = Batch(start, min(start + LANES, last), np.uint64(0), 1.0)
+        gather_batch(workspace, layout, x, batch, alone)
+        for layer in range(layout.sparse.size):
+            forward_layer(workspace, layout, layer, values, batch, alone)
+        output = rows_of(workspace.activations[0], layout.rows, layout.sizes.size - 1, lanes_of(batch, 0))
+        for t in range(batch.stop - batch.start):
             for k in range(out.shape[1]):
-                out[first + t, k] = output[k, t]
+                out[start + t, k] = output[k, t]

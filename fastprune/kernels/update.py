@@ -2,8 +2,9 @@
 
 import math
 
-from fastprune.kernels.jit import kernel
-from fastprune.kernels.layout import Bytes, Floats, Parameters, Update
+from fastprune.kernels.jit import inner_kernel, kernel
+from fastprune.kernels.layout import Bytes, Floats, Parameters, Team, Update
+from fastprune.kernels.team import share
 
 SGD, ADAM = range(2)
 BETA_2, EPSILON = 0.999, 1e-8  # Adam's, as everywhere
@@ -64,12 +65,14 @@ def adam_step(
         values[p] = w - rate_ * m / (math.sqrt(s * correction) + epsilon) if live[p] else zero
 
 
-@kernel
-def update_step(parameters: Parameters, weights: int, update: Update, rate: float, step: int) -> None:
-    """Update all P parameters; only the first `weights` of them, which are no biases, decay."""
+@inner_kernel
+def update_step(parameters: Parameters, weights: int, update: Update, rate: float, step: int, team: Team) -> None:
+    """Update this thread's share of the P parameters; only the first `weights` of them, which are no biases, decay."""
+    # Cut where vectors begin: the compiled loop does what is left over by other instructions.
+    first, last = share(parameters.values.size, 64, team)
     for part in range(2):
-        low = 0 if part == 0 else weights
-        high = weights if part == 0 else parameters.values.size
+        low = min(first, weights) if part == 0 else max(first, weights)
+        high = min(last, weights) if part == 0 else max(last, weights)
         l1 = update.l1 if part == 0 else 0.0
         l2 = update.l2 if part == 0 else 0.0
         values, live = parameters.values[low:high], parameters.live[low:high]

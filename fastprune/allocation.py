@@ -1,0 +1,41 @@
+"""How a number of weights is shared out among layers."""
+
+from collections.abc import Sequence
+
+
+def share_out(
+    total: int, weights: Sequence[int], *, least: Sequence[int] | None = None, most: Sequence[int] | None = None
+) -> list[int]:
+    """Share `total` out in proportion to `weights`, where none gets less than `least`, or none more than `most`.
+
+    Exact in the sum; each share is within one of the proportion, or at its bound. What the division leaves over goes
+    to the largest remainders, the first of equals. Only one of the bounds may be given.
+    """
+    sign, bounds = (1, least) if least is not None else (-1, most)
+    assert bounds is not None
+    assert least is None or most is None
+    shares = list(bounds)
+    rest = list(range(len(weights)))
+    while True:
+        left = total - sum(shares[i] for i in range(len(weights)) if i not in rest)
+        weight = sum(weights[i] for i in rest)
+        past = [i for i in rest if sign * bounds[i] * weight > sign * left * weights[i]]
+        if not past:
+            break
+        rest = [i for i in rest if i not in past]
+    for i in rest:
+        shares[i] = left * weights[i] // weight
+    for i in sorted(rest, key=lambda i: -(left * weights[i] % weight))[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def erdos_renyi(total: int, sizes: Sequence[int]) -> list[int]:
+    """Share `total` live weights out so that a layer's density is in proportion to (n_in + n_out) / (n_in n_out).
+
+    So a unit has about as many live weights in each layer (Mocanu et al. 2018, equation 3). Layers that would have
+    more weights than there are have all of them.
+    """
+    shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+    ends = [fan_in + fan_out for fan_in, fan_out in shapes]
+    return share_out(total, ends, most=[fan_in * fan_out for fan_in, fan_out in shapes])

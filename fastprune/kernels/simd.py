@@ -1,0 +1,130 @@
+"""Vectors held in registers: the few operations that everything sparse rests on, as LLVM instructions.
+
+`load` takes 64 bytes (16 float32 or 8 float64), `load_wide` four times as much. LLVM cuts these into what the processor
+has: 64 bytes are one register of AVX-512 and two of AVX2. Offsets count elements of an array in C order; nothing checks
+them.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+BYTES = 64
+WIDE = 4  # times as much
+
+_INDEX = ir.IntType(32)
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """Numba's type of `lanes` numbers of type `dtype`."""
+
+    def __init__(self, dtype: Any, lanes: int) -> None:
+        self.dtype, self.lanes = dtype, lanes
+        self.element = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+        self.llvm = ir.VectorType(self.element, lanes)
+        super().__init__(name=f"Vector({dtype}, {lanes})")
+
+    @property
+    def suffix(self) -> str:
+        """The end of the names of LLVM's functions for this type."""
+        return f"v{self.lanes}f{self.dtype.bitwidth}"
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.llvm)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load(typing_context: Any, array: Any, offset: Any) -> Any:
+    """64 bytes of `array` from `offset` on."""
+    return _load(array, BYTES)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_wide(typing_context: Any, array: Any, offset: Any) -> Any:
+    """256 bytes of `array` from `offset` on."""
+    return _load(array, WIDE * BYTES)
+
+
+def _load(array: Any, size: int) -> Any:
+    vector = Vector(array.dtype, size * 8 // array.dtype.bitwidth)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, array, *arguments, vector)
+        return builder.load(address, align=array.dtype.bitwidth // 8)
+
+    return vector(array, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store(typing_context: Any, array: Any, offset: Any, vector: Any) -> Any:
+    """Write `vector` to `array` from `offset` on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, array, *arguments[:2], vector)
+        builder.store(arguments[2], address, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_add(typing_context: Any, factor: Any, vector: Any, total: Any) -> Any:
+    """Give factor * vector + total, rounded once. `factor` is a number; `vector` and `total` are vectors."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        undefined = ir.Constant(vector.llvm, ir.Undefined)
+        first = builder.insert_element(undefined, arguments[0], ir.Constant(_INDEX, 0))
+        everywhere = ir.Constant(ir.VectorType(_INDEX, vector.lanes), [0] * vector.lanes)
+        return _fma(builder, vector, builder.shuffle_vector(first, undefined, everywhere), *arguments[1:])
+
+    return vector(vector.dtype, vector, vector), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def dot(typing_context: Any, left: Any, right: Any) -> Any:
+    """Give the sum of left * right over the lanes: by 64-byte parts, then over the lanes of one."""
+    part = Vector(left.dtype, BYTES * 8 // left.dtype.bitwidth)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total = ir.Constant(part.llvm, [0.0] * part.lanes)
+        for first in range(0, left.lanes, part.lanes):
+            lanes = ir.Constant(ir.VectorType(_INDEX, part.lanes), list(range(first, first + part.lanes)))
+            a, b = (builder.shuffle_vector(x, ir.Constant(left.llvm, ir.Undefined), lanes) for x in arguments)
+            total = _fma(builder, part, a, b, total)
+        kind = ir.FunctionType(part.element, [part.element, part.llvm])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.{part.suffix}")
+        return builder.call(function, [ir.Constant(part.element, 0.0), total], fastmath=("reassoc",))
+
+    return left.dtype(left, left), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing_context: Any, array: Any, offset: Any) -> Any:
+    """Ask for the cache line of an element that will be read soon."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _INDEX, _INDEX, _INDEX])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, soon, data_cache = (ir.Constant(_INDEX, value) for value in (0, 3, 1))
+        builder.call(function, [address, read, soon, data_cache])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, vector: Vector) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [offset]), vector.llvm.as_pointer())
+
+
+def _fma(builder: Any, vector: Vector, a: Any, b: Any, c: Any) -> Any:
+    kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.{vector.suffix}"), [a, b, c])

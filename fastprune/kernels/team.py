@@ -1,0 +1,81 @@
+"""Threads that run one kernel together: each takes its share of every pass, and waits where a pass needs all of one."""
+
+import sys
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastprune.kernels.jit import kernel
+from fastprune.kernels.layout import Ints, Team
+
+# Elements of the barrier, a cache line apart; it begins as zeros.
+ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
+
+_SPINS = 2000  # some microseconds: more threads than cores must not spin for the one they wait for
+_YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Add to an element, atomically, and give what it was."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "seq_cst")
+
+    return types.int64(array, types.int64, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _read(typing_context: Any, array: Any, index: Any) -> Any:
+    """Give an element, and see all that was written before it was."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
+
+    return types.int64(array, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _yield_thread(typing_context: Any) -> Any:
+    """Let another thread run on this core."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, _YIELD), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@kernel
+def share(total: int, step: int, team: Team) -> tuple[int, int]:
+    """This thread's part of 0 .. total, from and to multiples of `step` (and the end)."""
+    steps = (total + step - 1) // step
+    low, high = steps * team.thread // team.threads, steps * (team.thread + 1) // team.threads
+    return min(low * step, total), min(high * step, total)
+
+
+@kernel
+def wait(team: Team) -> bool:
+    """Wait until all threads of the team have come here; False if one will never come."""
+    if team.threads == 1:
+        return True
+    barrier = team.barrier
+    round_ = _read(barrier, PASSED)
+    if _fetch_add(barrier, ARRIVED, 1) == team.threads - 1:
+        _fetch_add(barrier, ARRIVED, -team.threads)
+        _fetch_add(barrier, PASSED, 1)
+        return True
+    spins = 0
+    while _read(barrier, PASSED) == round_:
+        spins += 1
+        if spins > _SPINS:
+            if _read(barrier, ABANDONED) != 0:
+                return False
+            _yield_thread()
+    return True

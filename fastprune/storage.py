@@ -1,0 +1,254 @@
+"""How the parameters of a network are stored: each layer dense or sparse, and where everything lies.
+
+A storage never changes. Pruning makes a new one, and tells which of the old one's parameters are left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastprune.kernels.layout import Bytes, Floats, Indices, Ints, Layout, Lines
+
+EXECUTIONS = ("auto", "dense", "sparse")
+
+# The rule, from bench/test_rule.py: a sparse pass does what it does nearly as fast as BLAS, so that it wins as soon as
+# a fair part of the weights is gone; with few outputs BLAS is slow, and loses at any density.
+_DENSITY = 0.6
+_FEW_OUTPUTS = 32
+
+# A line is walked in blocks of so many units of the other end, if it has so many weights in each: 128 rows of 64 lanes
+# of float32 fill 32 KiB, and stay in the nearest cache from line to line.
+_BLOCK_UNITS = 128
+_BLOCK_WEIGHTS = 24
+
+_INDEX = np.int32
+_MOST = 2**31 - 1
+
+
+def runs_sparse(fan_in: int, fan_out: int, live: int) -> bool:
+    """Whether a layer of this shape with so many live weights is stored sparsely."""
+    return fan_out <= _FEW_OUTPUTS or live < _DENSITY * fan_in * fan_out
+
+
+class Weights(NamedTuple):
+    """The stored weights of a sparse layer in C order: those of output o are pointers[o] to pointers[o + 1]."""
+
+    pointers: Ints  # (O + 1,)
+    columns: Indices  # the input
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where the parameters lie.
+
+    Attributes
+    ----------
+    sizes : list of int
+        Units of each level.
+    execution : list of str
+        How each layer is to be stored: "dense", "sparse", or "auto", by the rule.
+    weights : list of Weights or None
+        Of each sparse layer; None for a dense one.
+    live : ndarray of uint8 (P,)
+        1 where a stored parameter is live. Sparse layers store no others.
+    layout : Layout
+        The same for the kernels.
+    """
+
+    sizes: list[int]
+    execution: list[str]
+    weights: list[Weights | None]
+    live: Bytes
+    layout: Layout
+
+    def positions(self, layer: int) -> Ints:
+        """The layer's live weights as indices into its (fan_out, fan_in) array in C order, ascending."""
+        weights, fan_in = self.weights[layer], self.sizes[layer]
+        if weights is None:
+            low, high = self.layout.weights[layer : layer + 2]
+            return np.flatnonzero(self.live[low:high])
+        return self._rows(weights) * fan_in + weights.columns
+
+    @staticmethod
+    def _rows(weights: Weights) -> Ints:
+        return np.repeat(np.arange(weights.pointers.size - 1), np.diff(weights.pointers))
+
+    def without(self, removed: Ints) -> tuple["Storage", list[Any]]:
+        """The storage after these weights are gone, by position among the stored ones; and what of it is left.
+
+        What is left is a list of indices (or slices) into a vector of parameters, to be joined for the new one.
+        """
+        live = self.live.copy()
+        live[removed] = 0
+        left: list[Any] = []
+        weights: list[Weights | None] = []
+        for layer, (low, high) in enumerate(pairwise(self.layout.weights.tolist())):
+            fan_in, fan_out = self.sizes[layer : layer + 2]
+            stored = self.weights[layer]
+            marks = live[low:high]
+            if stored is None and not _sparse(self.execution[layer], fan_in, fan_out, int(np.count_nonzero(marks))):
+                left.append(slice(low, high))
+                weights.append(None)
+                continue
+            stay = np.flatnonzero(marks)
+            left.append(low + stay)
+            if stored is None:
+                weights.append(_by_position(stay, fan_in, fan_out))
+            else:
+                weights.append(Weights(np.searchsorted(stay, stored.pointers), stored.columns[stay]))
+        left.append(slice(self.layout.biases[0], live.size))
+        fresh = _storage(self.sizes, self.execution, weights, join(live, left), self.layout.activation)
+        return fresh, left
+
+
+def join(vector: npt.NDArray[Any], left: list[Any]) -> npt.NDArray[Any]:
+    """The parts of a vector that `Storage.without` says are left, as one."""
+    return np.concatenate([vector[part] for part in left])
+
+
+def full(sizes: list[int], execution: list[str], activation: int) -> Storage:
+    """The storage of a network without pruned weights."""
+    return from_positions(sizes, execution, activation, [None] * (len(sizes) - 1))
+
+
+def from_positions(
+    sizes: list[int], execution: list[str], activation: int, positions: Sequence[Ints | None]
+) -> Storage:
+    """The storage in which each layer has the live weights at these ascending positions (see `Storage.positions`).
+
+    None stands for all. A layer that is stored densely has `live` set only there.
+
+    Raises
+    ------
+    ValueError
+        If a sparse layer has more weights or units than 32-bit indices reach.
+    """
+    weights: list[Weights | None] = []
+    marks: list[Bytes] = []
+    for (fan_in, fan_out), where in zip(pairwise(sizes), positions, strict=True):
+        count = fan_in * fan_out if where is None else where.size
+        if _sparse(execution[len(weights)], fan_in, fan_out, count):
+            if max(count, fan_in, fan_out) > _MOST:
+                raise ValueError(
+                    f"sizes: expected at most {_MOST:,} units and weights in a sparse layer, got {count:,} weights in "
+                    f"layer {len(weights)}, {fan_in:,} to {fan_out:,} units"
+                )
+            weights.append(_by_position(np.arange(count) if where is None else where, fan_in, fan_out))
+            marks.append(np.ones(count, np.uint8))
+        else:
+            weights.append(None)
+            mark = np.full(fan_in * fan_out, where is None, np.uint8)
+            mark[slice(0) if where is None else where] = 1
+            marks.append(mark)
+    marks.append(np.ones(sum(sizes[1:]), np.uint8))
+    return _storage(sizes, execution, weights, np.concatenate(marks), activation)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Floats:
+    """An array that begins on a 64-byte boundary, where a vector does not straddle two cache lines."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _sparse(execution: str, fan_in: int, fan_out: int, live: int) -> bool:
+    return runs_sparse(fan_in, fan_out, live) if execution == "auto" else execution == "sparse"
+
+
+def _by_position(positions: Ints, fan_in: int, fan_out: int) -> Weights:
+    rows, columns = np.divmod(positions, fan_in)
+    return Weights(np.searchsorted(rows, np.arange(fan_out + 1)), columns.astype(_INDEX))
+
+
+def _storage(
+    sizes: list[int], execution: list[str], weights: list[Weights | None], live: Bytes, activation: int
+) -> Storage:
+    layers = len(weights)
+    stored = [
+        fan_in * fan_out if w is None else w.columns.size
+        for (fan_in, fan_out), w in zip(pairwise(sizes), weights, strict=True)
+    ]
+    units = _units(sizes, weights)
+    starts_out, others_out, starts_in, others_in, positions_in = [], [], [], [], []
+    for layer, w in enumerate(weights):
+        nothing = np.empty(0, np.int64), np.empty(0, _INDEX), np.empty(0, _INDEX)
+        out, back = nothing[:2], nothing
+        if w is not None:
+            out = _table(w.pointers, w.columns, sizes[layer])[:, units[layer + 1]], w.columns
+            if layer > 0:
+                back = _mirror(w, sizes[layer], units[layer], units[layer + 1])
+        starts_out.append(out[0])
+        others_out.append(out[1])
+        starts_in.append(back[0])
+        others_in.append(back[1])
+        positions_in.append(back[2])
+    offsets = np.cumsum([0, *stored], dtype=np.int64)
+    rows = np.cumsum([0, *sizes[1:]], dtype=np.int64)
+    layout = Layout(
+        sizes=np.array(sizes, np.int64),
+        weights=offsets,
+        biases=offsets[-1] + rows,
+        rows=rows,
+        activation=activation,
+        sparse=np.array([w is not None for w in weights], np.uint8),
+        levels=_bounds(units),
+        units=np.concatenate(units),
+        outputs=Lines(_bounds(starts_out), _flat(starts_out), _bounds(others_out), _flat(others_out), nothing[1]),
+        inputs=Lines(_bounds(starts_in), _flat(starts_in), _bounds(others_in), _flat(others_in), _flat(positions_in)),
+    )
+    assert layers == layout.sparse.size
+    return Storage(sizes, execution, weights, live, layout)
+
+
+def _units(sizes: list[int], weights: list[Weights | None]) -> list[Indices]:
+    """The units of each level that are computed; see `Layout`."""
+    units = [np.arange(sizes[-1], dtype=_INDEX)]
+    for layer in range(len(weights) - 1, -1, -1):
+        w = weights[layer]
+        if w is None or (layer > 0 and weights[layer - 1] is None):
+            units.insert(0, np.arange(sizes[layer], dtype=_INDEX))
+            continue
+        used = np.zeros(sizes[layer + 1], bool)
+        used[units[0]] = True
+        reached = np.zeros(sizes[layer], bool)
+        reached[w.columns[np.repeat(used, np.diff(w.pointers))]] = True
+        units.insert(0, np.flatnonzero(reached).astype(_INDEX))
+    return units
+
+
+def _table(pointers: Ints, others: Indices, ends: int) -> Ints:
+    """Where each line's blocks begin and end, (B + 1, lines); `others`, ascending within a line, are below `ends`."""
+    lines = pointers.size - 1
+    blocks = -(-ends // _BLOCK_UNITS)
+    if others.size < _BLOCK_WEIGHTS * blocks * lines:
+        return np.stack([pointers[:-1], pointers[1:]])
+    cells = np.repeat(np.arange(lines) * blocks, np.diff(pointers)) + others // _BLOCK_UNITS
+    starts = np.searchsorted(cells, np.arange(lines * blocks + 1))
+    return np.vstack([starts[:-1].reshape(lines, blocks).T, pointers[1:]])
+
+
+def _mirror(w: Weights, fan_in: int, below: Indices, above: Indices) -> tuple[Ints, Indices, Indices]:
+    """Table, output units and positions of a layer's weights by input unit; of units that are computed only."""
+    from scipy.sparse import csr_array  # here, because importing it takes long
+
+    used = np.zeros(w.pointers.size - 1, bool)
+    used[above] = True
+    positions = np.flatnonzero(np.repeat(used, np.diff(w.pointers))).astype(_INDEX)
+    pointers = np.concatenate([[0], np.cumsum(np.where(used, np.diff(w.pointers), 0))])
+    shape = (used.size, fan_in)
+    by_input = csr_array((positions, w.columns[positions], pointers.astype(_INDEX)), shape).tocsc()
+    outputs = by_input.indices.astype(_INDEX)
+    return _table(by_input.indptr.astype(np.int64), outputs, used.size)[:, below], outputs, by_input.data
+
+
+def _bounds(parts: Sequence[npt.NDArray[Any]]) -> Ints:
+    return np.cumsum([0, *(part.size for part in parts)], dtype=np.int64)
+
+
+def _flat(parts: Sequence[npt.NDArray[Any]]) -> Any:
+    return np.concatenate([part.reshape(-1) for part in parts])

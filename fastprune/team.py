@@ -1,0 +1,57 @@
+"""Python's side of `kernels.team`: threads that enter one kernel together."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from fastprune import check
+from fastprune.kernels.layout import Team
+from fastprune.kernels.team import ABANDONED, LENGTH
+
+_Result = TypeVar("_Result")
+
+
+def count_threads(name: str, n_jobs: Any) -> int:
+    """Number of threads for `n_jobs`: as it is, or for -1 one for each core that this process may use."""
+    if n_jobs == -1:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(n_jobs, int) and n_jobs < 1:
+        raise ValueError(f"{name}: expected a number of threads, or -1 for all cores, got {n_jobs}")
+    return check.integer(name, n_jobs, 1)
+
+
+class Threads:
+    """The calling thread and `count - 1` more, until the context ends."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count - 1) if count > 1 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def run(self, call: Callable[[Team], _Result]) -> _Result:
+        """Let every thread make the call, with its place in the team; give what the calling thread's returns."""
+        barrier = np.zeros(LENGTH, np.int64)
+        others: list[Future[_Result]] = []
+        try:
+            if self._pool is not None:
+                for thread in range(1, self.count):
+                    others.append(self._pool.submit(call, Team(thread, self.count, barrier)))
+            return call(Team(0, self.count, barrier))
+        except BaseException:
+            barrier[ABANDONED] = 1  # by this thread: the others would wait for it
+            raise
+        finally:
+            for other in others:
+                other.result()
