@@ -2,6 +2,7 @@
 
 from fastprune import schedules
 from fastprune.datasets import Dataset, load_dataset, make_binary_images
+from fastprune.frozen import FrozenMLP
 from fastprune.network import MLP, load
 from fastprune.pruner import Event, Pruner, PruneRecord, RoundRecord, Scores
 from fastprune.trainer import DivergenceError, Epoch, Evaluation, History, Progress, Trainer
@@ -15,6 +16,7 @@ __all__ = [
     "Epoch",
     "Evaluation",
     "Event",
+    "FrozenMLP",
     "History",
     "Progress",
     "PruneRecord",

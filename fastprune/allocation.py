@@ -1,6 +1,7 @@
 """How a number of weights is shared out among layers."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def share_out(
@@ -36,6 +37,6 @@ def erdos_renyi(total: int, sizes: Sequence[int]) -> list[int]:
     So a unit has about as many live weights in each layer (Mocanu et al. 2018, equation 3). Layers that would have
     more weights than there are have all of them.
     """
-    shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+    shapes = list(pairwise(sizes))
     ends = [fan_in + fan_out for fan_in, fan_out in shapes]
     return share_out(total, ends, most=[fan_in * fan_out for fan_in, fan_out in shapes])

@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from fastprune import check
 from fastprune.allocation import erdos_renyi
-from fastprune.blas import one_blas_thread
 from fastprune.files import atomic_write, read_npz
+from fastprune.frozen import FrozenMLP, Part
+from fastprune.inference import Predictor, forward
 from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
-from fastprune.kernels.layout import Bytes, Floats, Ints, Layout, Team, Workspace
+from fastprune.kernels.layout import Bytes, Floats, Ints, Layout
 from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
-from fastprune.kernels.steps import forward_samples
-from fastprune.kernels.tile import LANES
-from fastprune.storage import EXECUTIONS, aligned_empty, from_positions
+from fastprune.storage import EXECUTIONS, from_positions
 from fastprune.team import Threads
 
 ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
@@ -31,7 +30,7 @@ LOSSES = {
 _FORMAT = 1
 
 
-class MLP:
+class MLP(Predictor):
     """A multilayer perceptron whose weights can be pruned.
 
     Parameters
@@ -204,112 +203,36 @@ class MLP:
         """All weights by live weights; infinite if no weight is live."""
         return self.total_weights / self.live_weights if self.live_weights else float("inf")
 
-    def logits(self, x: npt.ArrayLike) -> Floats:
-        """The output layer's values before softmax or sigmoid.
+    def sparsify(self) -> FrozenMLP:
+        """A form for inference only, of what the outputs depend on.
 
-        Parameters
-        ----------
-        x : array_like (N, F)
-            Samples.
+        Units that reach no output are dropped. Units that no input reaches are constant: they are dropped, too, and
+        what they give is added to the biases of the next layer. This network stays as it is.
 
         Returns
         -------
-        ndarray (N, K) of the network's dtype
-
-        Raises
-        ------
-        ValueError
-            If `x` has another shape, is empty, or holds NaN or infinity.
+        FrozenMLP
+            With `logits`, `predict` and `predict_proba`, equal to this network's but for rounding.
 
         Examples
         --------
         >>> import fastprune as fp
-        >>> fp.MLP([2, 3]).logits([[0.0, 0.0]])  # the biases
-        array([[0., 0., 0.]], dtype=float32)
+        >>> network = fp.MLP([64, 300, 10], density=0.02, loss="softmax_cross_entropy")
+        >>> network.sparsify().sizes[1] < 300
+        True
         """
-        return self.forward(check.samples("x", x, self.sizes[0], self.dtype), Threads(1))
+        parts = []
+        for layer, (low, high) in self._bounds():
+            rows, columns = np.divmod(self.storage.positions(layer), self.sizes[layer])
+            parts.append(Part(rows, columns, self.values[low:high][self.live[low:high] > 0], self.biases[layer]))
+        return FrozenMLP(self.sizes, parts, self.layout.activation, self.loss, self.dtype)
+
+    def _logits(self, x: Floats) -> Floats:
+        return self.forward(x, Threads(1))
 
     def forward(self, x: Floats, threads: Threads) -> Floats:
         """The logits of checked samples, by so many threads; not part of the interface."""
-        out = np.empty((len(x), self.sizes[-1]), self.dtype)
-        order = np.arange(len(x))
-
-        def run(team: Team) -> None:
-            forward_samples(out, workspace(order, 1, self.layout, self.dtype), x, self.values, self.layout, team)
-
-        with one_blas_thread():
-            threads.run(run)
-        return out
-
-    def predict_proba(self, x: npt.ArrayLike) -> Floats:
-        """Probabilities of the classes.
-
-        Parameters
-        ----------
-        x : array_like (N, F)
-            Samples.
-
-        Returns
-        -------
-        ndarray
-            (N, K) for softmax, rows summing to 1, and for K > 1 independent sigmoid outputs; (N, 2) for a single
-            sigmoid output: the probabilities of 0 and of 1.
-
-        Raises
-        ------
-        ValueError
-            For a bad `x`, for a regression, and before the loss is known.
-
-        Examples
-        --------
-        >>> import fastprune as fp
-        >>> fp.MLP([2, 4], loss="softmax_cross_entropy").predict_proba([[0.0, 0.0]])
-        array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
-        """
-        if self._known_loss() == "mean_squared_error":
-            raise ValueError("predict_proba: expected a classification, got a network trained on mean_squared_error")
-        logits = self.logits(x)
-        if self.loss == "softmax_cross_entropy":
-            exponentials: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
-            exponentials /= exponentials.sum(axis=1, keepdims=True)
-            return exponentials
-        small = np.exp(-abs(logits))
-        positive: Floats = np.where(logits > 0, 1, small) / (1 + small)
-        return np.hstack([1 - positive, positive]) if self.sizes[-1] == 1 else positive
-
-    def predict(self, x: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Predicted classes or values.
-
-        Parameters
-        ----------
-        x : array_like (N, F)
-            Samples.
-
-        Returns
-        -------
-        ndarray
-            Classification: int64 classes (N,); 0 or 1, (N, K), for K > 1 sigmoid outputs. Regression: values (N, K),
-            or (N,) for one output.
-
-        Raises
-        ------
-        ValueError
-            For a bad `x`, and before the loss is known.
-
-        Examples
-        --------
-        >>> import fastprune as fp
-        >>> network = fp.MLP([2, 2], loss="softmax_cross_entropy", seed=1)
-        >>> network.predict([[1.0, 0.0], [0.0, 1.0]]).shape
-        (2,)
-        """
-        loss = self._known_loss()
-        result: npt.NDArray[Any] = self.logits(x)
-        if loss == "softmax_cross_entropy":
-            result = result.argmax(axis=1)
-        elif loss == "sigmoid_cross_entropy":
-            result = (result > 0).astype(np.int64)
-        return result[:, 0] if result.ndim == 2 and result.shape[1] == 1 else result
+        return forward(x, self.values, self.layout, threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.
@@ -351,11 +274,6 @@ class MLP:
             f"MLP({self.sizes}, activation={self.activation!r}, dtype={self.dtype.name!r}, loss={self.loss!r}, "
             f"live={self.live_weights}/{self.total_weights})"
         )
-
-    def _known_loss(self) -> str:
-        if self.loss is None:
-            raise ValueError("network: expected a trained network or MLP(..., loss=...), got one that has no loss yet")
-        return self.loss
 
     def _bounds(self) -> Iterator[tuple[int, tuple[int, int]]]:
         """Each layer, and from where to where its weights stand in `values`."""
@@ -406,14 +324,6 @@ def load(path: str | os.PathLike[str]) -> MLP:
         raise ValueError(f"path: {expected}, got {os.fspath(path)!r} (no array {error} in it)") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"path: {expected}, got {os.fspath(path)!r} ({error})") from error
-
-
-def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any]) -> Workspace:
-    """Scratch memory for batches of so many tiles."""
-    rows = int(layout.rows[-1]) * LANES
-    inputs = aligned_empty((tiles, int(layout.sizes[0]) * LANES), dtype)
-    activations, deltas = aligned_empty((tiles, rows), dtype), aligned_empty((tiles, rows), dtype)
-    return Workspace(order, inputs, activations, deltas, np.empty(tiles), np.empty(tiles, np.int64))
 
 
 def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:

@@ -45,9 +45,9 @@ class Threads:
         barrier = np.zeros(LENGTH, np.int64)
         others: list[Future[_Result]] = []
         try:
-            if self._pool is not None:
-                for thread in range(1, self.count):
-                    others.append(self._pool.submit(call, Team(thread, self.count, barrier)))
+            for thread in range(1, self.count):
+                assert self._pool is not None
+                others.append(self._pool.submit(call, Team(thread, self.count, barrier)))
             return call(Team(0, self.count, barrier))
         except BaseException:
             barrier[ABANDONED] = 1  # by this thread: the others would wait for it

@@ -4,20 +4,20 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastprune import check
 from fastprune.blas import one_blas_thread
+from fastprune.inference import workspace
 from fastprune.kernels.layout import Floats, Ints, Parameters, Recipe, Samples, Span, Team, Update
 from fastprune.kernels.loss import loss_and_gradient
 from fastprune.kernels.random import WATCH, derive, shuffle
 from fastprune.kernels.steps import train_steps
 from fastprune.kernels.tile import LANES
 from fastprune.kernels.update import ADAM, SGD
-from fastprune.network import LOSSES, MLP, workspace
+from fastprune.network import LOSSES, MLP
 from fastprune.schedules import LEARNING_RATES
 from fastprune.storage import Storage, join
 from fastprune.team import Threads, count_threads

@@ -1,4 +1,7 @@
-"""Activations and dropout, in place on a unit's row of lanes, (T,), and backwards from that output alone."""
+"""Activations and dropout, in place on one unit's row of a layer's output, and backwards from that output alone.
+
+Rows are named by their numbers: a view of each would cost as much as the work on it, in counting references.
+"""
 
 import numpy as np
 
@@ -11,52 +14,56 @@ SLOPE = 0.01  # of leaky ReLU below zero (PyTorch's default)
 
 
 @kernel
-def activate_forward(row: Floats, activation: int) -> None:
-    """row = f(row)."""
-    one = row.dtype.type(1)
+def activate_forward(out: Floats, unit: int, activation: int) -> None:
+    """Row `unit` of out (O, T) = f(row)."""
+    one = out.dtype.type(1)
     if activation == RELU:
-        for i in range(row.size):
-            row[i] = max(row[i], row.dtype.type(0))
+        for t in range(out.shape[1]):
+            out[unit, t] = max(out[unit, t], out.dtype.type(0))
     elif activation == LEAKY_RELU:
-        for i in range(row.size):
-            row[i] = max(row[i], row[i] * row.dtype.type(SLOPE))
+        for t in range(out.shape[1]):
+            out[unit, t] = max(out[unit, t], out[unit, t] * out.dtype.type(SLOPE))
     elif activation == TANH:
-        for i in range(row.size):
-            row[i] = np.tanh(row[i])
+        for t in range(out.shape[1]):
+            out[unit, t] = np.tanh(out[unit, t])
     else:
-        for i in range(row.size):
-            row[i] = one / (one + np.exp(-row[i]))
+        for t in range(out.shape[1]):
+            out[unit, t] = one / (one + np.exp(-out[unit, t]))
 
 
 @kernel
-def activate_backward(drow: Floats, row: Floats, activation: int, keep: float) -> None:
-    """drow *= f', expressed by f's value, which `row` holds divided by `keep` (1 where there is no dropout)."""
-    one, scale = drow.dtype.type(1), drow.dtype.type(keep)
-    if activation == RELU:
-        for i in range(drow.size):
-            drow[i] = drow[i] if row[i] > 0 else drow.dtype.type(0)
-    elif activation == LEAKY_RELU:
-        for i in range(drow.size):
-            drow[i] *= one if row[i] > 0 else drow.dtype.type(SLOPE)
-    elif activation == TANH:
-        for i in range(drow.size):
-            f = row[i] * scale
-            drow[i] *= one - f * f
-    else:
-        for i in range(drow.size):
-            f = row[i] * scale
-            drow[i] *= f * (one - f)
+def activate_backward(dout: Floats, out: Floats, unit: int, activation: int, keep: float) -> None:
+    """Row `unit` of dout *= f', expressed by f's value, which `out` holds divided by `keep` (1 without dropout).
 
-
-@kernel
-def dropout(row: Floats, key: np.uint64, first: int, keep: float) -> None:
-    """Zero each value with probability 1 - keep and divide the others by `keep` (inverted dropout).
-
-    What is dropped depends on `key` and the number of the sample in its batch: lane t of `row` (T,) holds sample
-    first + t. So the same call on the gradient is the backward pass, and nothing has to be stored.
+    Both (O, T).
     """
-    scale = row.dtype.type(1 / keep)
+    one, scale = dout.dtype.type(1), dout.dtype.type(keep)
+    if activation == RELU:
+        for t in range(dout.shape[1]):
+            dout[unit, t] = dout[unit, t] if out[unit, t] > 0 else dout.dtype.type(0)
+    elif activation == LEAKY_RELU:
+        for t in range(dout.shape[1]):
+            dout[unit, t] *= one if out[unit, t] > 0 else dout.dtype.type(SLOPE)
+    elif activation == TANH:
+        for t in range(dout.shape[1]):
+            f = out[unit, t] * scale
+            dout[unit, t] *= one - f * f
+    else:
+        for t in range(dout.shape[1]):
+            f = out[unit, t] * scale
+            dout[unit, t] *= f * (one - f)
+
+
+@kernel
+def dropout(tile: Floats, unit: int, key: np.uint64, first: int, keep: float) -> None:
+    """Zero each value of a row with probability 1 - keep and divide the others by `keep` (inverted dropout).
+
+    What is dropped depends on `key`, the unit and the number of the sample in its batch: lane t of `tile` (O, T) holds
+    sample first + t. So the same call on the gradient is the backward pass, and nothing has to be stored.
+    """
+    scale = tile.dtype.type(1 / keep)
     threshold = np.uint64(keep * 2.0**32)
-    for t in range(row.size):
-        kept = (derive(key, first + t) >> np.uint64(32)) < threshold
-        row[t] = row[t] * scale if kept else row.dtype.type(0)
+    row = derive(key, unit)
+    for t in range(tile.shape[1]):
+        kept = (derive(row, first + t) >> np.uint64(32)) < threshold
+        tile[unit, t] = tile[unit, t] * scale if kept else tile.dtype.type(0)

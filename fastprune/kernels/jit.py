@@ -1,4 +1,4 @@
-"""The one decorator of all kernels: compile without the GIL and keep the machine code on disk."""
+"""The decorators of all kernels: compile without the GIL and keep the machine code on disk."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+import numba.extending
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -39,8 +40,13 @@ def inner_kernel(function: Callable[_Parameters, _Result]) -> Callable[_Paramete
     return _compile(function, no_cpython_wrapper=True)
 
 
-def _compile(function: Callable[_Parameters, _Result], **options: bool) -> Callable[_Parameters, _Result]:
-    dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, no_cfunc_wrapper=True, **options)(function)
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make `function`, which writes LLVM instructions, callable from kernels: without its first argument."""
+    return cast(Callable[..., Any], numba.extending.intrinsic(function))
+
+
+def _compile(function: Callable[_Parameters, _Result], **options: Any) -> Callable[_Parameters, _Result]:
+    dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, **options)(function)
     if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
         dispatcher._cache._cache_file._source_stamp = _DIGEST
     return cast(Callable[_Parameters, _Result], dispatcher)

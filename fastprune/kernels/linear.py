@@ -9,14 +9,13 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from fastprune.kernels.jit import kernel
+from fastprune.kernels.jit import intrinsic, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
 from fastprune.kernels.simd import BYTES, WIDE, dot, load, load_wide, multiply_add, store
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _gemm(typing_context: Any, out: Any, left: Any, right: Any, add: Any) -> Any:
     """Call the BLAS routine that Numba's np.dot calls, which cannot add to `out`, nor work on parts of matrices."""
     dtype = out.dtype
@@ -73,7 +72,8 @@ def dense_forward(out: Floats, tile: Floats, weights: Floats, bias: Floats, firs
     out (O, T), tile (I, T), weights (O, I), bias (O,).
     """
     for o in range(first, last):
-        out[o, :] = bias[o]
+        for t in range(out.shape[1]):
+            out[o, t] = bias[o]
     matrix_product(out[first:last], weights[first:last], tile, True)
 
 

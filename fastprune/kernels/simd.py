@@ -10,7 +10,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
+
+from fastprune.kernels.jit import intrinsic
 
 BYTES = 64
 WIDE = 4  # times as much
@@ -18,7 +20,7 @@ WIDE = 4  # times as much
 _INDEX = ir.IntType(32)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """Numba's type of `lanes` numbers of type `dtype`."""
 
     def __init__(self, dtype: Any, lanes: int) -> None:
@@ -34,18 +36,18 @@ class Vector(types.Type):  # type: ignore[misc]
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
-        super().__init__(manager, vector, vector.llvm)
+        super().__init__(manager, vector, vector.llvm)  # type: ignore[no-untyped-call]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load(typing_context: Any, array: Any, offset: Any) -> Any:
     """64 bytes of `array` from `offset` on."""
     return _load(array, BYTES)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_wide(typing_context: Any, array: Any, offset: Any) -> Any:
     """256 bytes of `array` from `offset` on."""
     return _load(array, WIDE * BYTES)
@@ -55,25 +57,25 @@ def _load(array: Any, size: int) -> Any:
     vector = Vector(array.dtype, size * 8 // array.dtype.bitwidth)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, array, *arguments, vector)
+        address = _address(context, builder, array, arguments[0], arguments[1], vector)
         return builder.load(address, align=array.dtype.bitwidth // 8)
 
     return vector(array, types.int64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(typing_context: Any, array: Any, offset: Any, vector: Any) -> Any:
     """Write `vector` to `array` from `offset` on."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, array, *arguments[:2], vector)
+        address = _address(context, builder, array, arguments[0], arguments[1], vector)
         builder.store(arguments[2], address, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def multiply_add(typing_context: Any, factor: Any, vector: Any, total: Any) -> Any:
     """Give factor * vector + total, rounded once. `factor` is a number; `vector` and `total` are vectors."""
 
@@ -86,7 +88,7 @@ def multiply_add(typing_context: Any, factor: Any, vector: Any, total: Any) -> A
     return vector(vector.dtype, vector, vector), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def dot(typing_context: Any, left: Any, right: Any) -> Any:
     """Give the sum of left * right over the lanes: by 64-byte parts, then over the lanes of one."""
     part = Vector(left.dtype, BYTES * 8 // left.dtype.bitwidth)
@@ -104,7 +106,7 @@ def dot(typing_context: Any, left: Any, right: Any) -> Any:
     return left.dtype(left, left), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def prefetch(typing_context: Any, array: Any, offset: Any) -> Any:
     """Ask for the cache line of an element that will be read soon."""
 

@@ -61,7 +61,7 @@ def segment(array: Array, bounds: Ints, index: int) -> Array:
 
 @kernel
 def rows_of(stack: Floats, rows: Ints, level: int, lanes: int) -> Floats:
-    """View of a level's rows, (units, lanes), in one tile's row of a workspace; level 1 is what the first layer gives."""
+    """View of a level's rows, (units, lanes), in one tile's row of a workspace; level 1 is the first layer's."""
     first, last = rows[level - 1], rows[level]
     return stack[first * lanes : last * lanes].reshape(last - first, lanes)
 
@@ -136,7 +136,8 @@ def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floa
         if sparse:
             first, last = line_at(starts, start), line_at(starts, stop)
             for unit in units[first:last]:
-                out[unit, :] = bias[unit]
+                for t in range(lanes):
+                    out[unit, t] = bias[unit]
             weights, others = (
                 segment(values, layout.weights, layer),
                 segment(layout.outputs.others, layout.outputs.entries, layer),
@@ -149,9 +150,9 @@ def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floa
                 dense_forward(out, below, matrix, bias, chunk * bias.size // work, (chunk + 1) * bias.size // work)
         if layer < layout.sparse.size - 1:
             for unit in units[first:last]:
-                activate_forward(out[unit], layout.activation)
+                activate_forward(out, unit, layout.activation)
                 if batch.keep < 1:
-                    dropout(out[unit], derive(derive(batch.key, layer), unit), tile * LANES, batch.keep)
+                    dropout(out, unit, derive(batch.key, layer), tile * LANES, batch.keep)
 
 
 @inner_kernel
@@ -227,7 +228,8 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
         if sparse:
             first, last = line_at(starts, start), line_at(starts, stop)
             for unit in units[first:last]:
-                dbelow[unit, :] = 0
+                for t in range(lanes):
+                    dbelow[unit, t] = 0
             positions = segment(layout.inputs.positions, layout.inputs.entries, layer)
             weights, others = (
                 segment(values, layout.weights, layer),
@@ -242,8 +244,8 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
         below = rows_of(workspace.activations[tile], layout.rows, layer, lanes)
         for unit in units[first:last]:
             if batch.keep < 1:
-                dropout(dbelow[unit], derive(derive(batch.key, layer - 1), unit), tile * LANES, batch.keep)
-            activate_backward(dbelow[unit], below[unit], layout.activation, batch.keep)
+                dropout(dbelow, unit, derive(batch.key, layer - 1), tile * LANES, batch.keep)
+            activate_backward(dbelow, below, unit, layout.activation, batch.keep)
 
 
 @kernel

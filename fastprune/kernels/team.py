@@ -6,10 +6,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from fastprune.kernels.jit import kernel
-from fastprune.kernels.layout import Ints, Team
+from fastprune.kernels.jit import intrinsic, kernel
+from fastprune.kernels.layout import Team
 
 # Elements of the barrier, a cache line apart; it begins as zeros.
 ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
@@ -18,7 +17,7 @@ _SPINS = 2000  # some microseconds: more threads than cores must not spin for th
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """Add to an element, atomically, and give what it was."""
 
@@ -29,7 +28,7 @@ def _fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.int64(array, types.int64, types.int64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _read(typing_context: Any, array: Any, index: Any) -> Any:
     """Give an element, and see all that was written before it was."""
 
@@ -40,7 +39,7 @@ def _read(typing_context: Any, array: Any, index: Any) -> Any:
     return types.int64(array, types.int64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _yield_thread(typing_context: Any) -> Any:
     """Let another thread run on this core."""
 
@@ -54,7 +53,7 @@ def _yield_thread(typing_context: Any) -> Any:
 
 @kernel
 def share(total: int, step: int, team: Team) -> tuple[int, int]:
-    """This thread's part of 0 .. total, from and to multiples of `step` (and the end)."""
+    """The thread's part of 0 .. total, from and to multiples of `step` (and the end)."""
     steps = (total + step - 1) // step
     low, high = steps * team.thread // team.threads, steps * (team.thread + 1) // team.threads
     return min(low * step, total), min(high * step, total)
