@@ -62,8 +62,10 @@ def _numeric(name: str, value: Any, expected: str) -> npt.NDArray[Any]:
 
 def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: str) -> Floats:
     """C-ordered, writable (each other kind would be compiled for anew), finite."""
-    with np.errstate(over="ignore"):  # what overflows is found below
-        floats = np.require(array, dtype, ["C", "W"])
+    floats = array
+    if array.dtype != dtype or not (array.flags.c_contiguous and array.flags.writeable):
+        with np.errstate(over="ignore"):  # what overflows is found below
+            floats = np.require(array, dtype, ["C", "W"])
     if not all_finite(floats.reshape(-1)):
         raise ValueError(f"{name}: expected {expected}, got NaN or infinity")
     return floats

@@ -1,6 +1,7 @@
 """From samples to predictions: what the network and its frozen form share."""
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from fastprune import check
 from fastprune.blas import one_blas_thread
 from fastprune.kernels.layout import Floats, Ints, Layout, Team, Workspace
 from fastprune.kernels.steps import forward_samples
-from fastprune.kernels.tile import LANES
+from fastprune.kernels.tile import LANES, STEP
 from fastprune.storage import aligned_empty
 from fastprune.team import Threads
 
@@ -20,7 +21,8 @@ def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any]) -> 
     rows = int(layout.rows[-1]) * LANES
     inputs = aligned_empty((tiles, int(layout.sizes[0]) * LANES), dtype)
     activations, deltas = aligned_empty((tiles, rows), dtype), aligned_empty((tiles, rows), dtype)
-    return Workspace(order, inputs, activations, deltas, np.empty(tiles), np.empty(tiles, np.int64))
+    offsets = np.empty((tiles, LANES // STEP, 2 * STEP), np.int64)
+    return Workspace(order, offsets, inputs, activations, deltas, np.empty(tiles), np.empty(tiles, np.int64))
 
 
 def forward(x: Floats, values: Floats, layout: Layout, threads: Threads) -> Floats:
@@ -31,7 +33,7 @@ def forward(x: Floats, values: Floats, layout: Layout, threads: Threads) -> Floa
     def run(team: Team) -> None:
         forward_samples(out, workspace(order, 1, layout, values.dtype), x, values, layout, team)
 
-    with one_blas_thread():
+    with one_blas_thread() if layout.sparse.min() == 0 else nullcontext():  # as long as a small network takes
         threads.run(run)
     return out
 

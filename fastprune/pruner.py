@@ -60,6 +60,8 @@ class PruneRecord:
         Achieved, layer by layer.
     removed, live : int
         Weights that went, and that are left.
+    execution : tuple of str
+        How each layer runs from then on: "dense" or "sparse".
     events : tuple of Event
         What else there is to know.
     """
@@ -73,6 +75,7 @@ class PruneRecord:
     layer_sparsity: tuple[float, ...]
     removed: int
     live: int
+    execution: tuple[str, ...]
     events: tuple[Event, ...]
 
 
@@ -131,7 +134,8 @@ class RoundRecord(PruneRecord):
 class Pruner:
     """Prunes a trainer's network by magnitude, round by round, and retrains it.
 
-    Masks multiply up: what was pruned stays pruned.
+    Masks multiply up: what was pruned stays pruned. A layer of which enough is gone is stored and run sparsely from
+    then on, so that rounds get faster.
 
     Parameters
     ----------
@@ -402,6 +406,7 @@ class Pruner:
             layer_sparsity=tuple(network.layer_sparsity),
             removed=int(removed.size),
             live=sum(after),
+            execution=tuple(network.execution),
             events=tuple(events),
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune.kernels.layout import Bytes, Floats, Indices, Ints, Layout, Lines
+from fastprune.kernels.tile import STEP
 
 EXECUTIONS = ("auto", "dense", "sparse")
 
@@ -198,6 +199,7 @@ def _storage(
         sparse=np.array([w is not None for w in weights], np.uint8),
         levels=_bounds(units),
         units=np.concatenate(units),
+        blocks=np.unique(units[0] // STEP),
         outputs=Lines(_bounds(starts_out), _flat(starts_out), _bounds(others_out), _flat(others_out), nothing[1]),
         inputs=Lines(_bounds(starts_in), _flat(starts_in), _bounds(others_in), _flat(others_in), _flat(positions_in)),
     )

@@ -54,6 +54,7 @@ class Layout(NamedTuple):
     sparse: Bytes  # (L,)
     levels: Ints  # (L + 2,)
     units: Indices
+    blocks: Indices  # of 16 inputs in which one is read
     outputs: Lines
     inputs: Lines
 
@@ -83,6 +84,7 @@ class Workspace(NamedTuple):
     """
 
     order: Ints  # (N,) the epoch's order of the samples
+    offsets: Ints  # (tiles, 4, 32) where samples begin; see tile.gather
     inputs: Floats  # (tiles, F * 64)
     activations: Floats  # (tiles, rows * 64)
     deltas: Floats  # (tiles, rows * 64) gradients with respect to `activations`

@@ -5,6 +5,7 @@ has: 64 bytes are one register of AVX-512 and two of AVX2. Offsets count element
 them.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from llvmlite import ir
@@ -82,8 +83,7 @@ def multiply_add(typing_context: Any, factor: Any, vector: Any, total: Any) -> A
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         undefined = ir.Constant(vector.llvm, ir.Undefined)
         first = builder.insert_element(undefined, arguments[0], ir.Constant(_INDEX, 0))
-        everywhere = ir.Constant(ir.VectorType(_INDEX, vector.lanes), [0] * vector.lanes)
-        return _fma(builder, vector, builder.shuffle_vector(first, undefined, everywhere), *arguments[1:])
+        return _fma(builder, vector, _shuffle(builder, first, undefined, [0] * vector.lanes), *arguments[1:])
 
     return vector(vector.dtype, vector, vector), codegen
 
@@ -96,14 +96,52 @@ def dot(typing_context: Any, left: Any, right: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         total = ir.Constant(part.llvm, [0.0] * part.lanes)
         for first in range(0, left.lanes, part.lanes):
-            lanes = ir.Constant(ir.VectorType(_INDEX, part.lanes), list(range(first, first + part.lanes)))
-            a, b = (builder.shuffle_vector(x, ir.Constant(left.llvm, ir.Undefined), lanes) for x in arguments)
+            lanes = range(first, first + part.lanes)
+            a, b = (_shuffle(builder, x, ir.Constant(left.llvm, ir.Undefined), lanes) for x in arguments)
             total = _fma(builder, part, a, b, total)
         kind = ir.FunctionType(part.element, [part.element, part.llvm])
         function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.{part.suffix}")
         return builder.call(function, [ir.Constant(part.element, 0.0), total], fastmath=("reassoc",))
 
     return left.dtype(left, left), codegen
+
+
+@intrinsic
+def transpose(
+    typing_context: Any, out: Any, start: Any, stride: Any, x: Any, rows: Any, first: Any, offset: Any
+) -> Any:
+    """Turn rows of a square block into columns: as many rows as 64 bytes have numbers, and so many numbers of each.
+
+    Row r begins at x[rows[first + r] + offset]; column c goes to `out` from start + c * stride on.
+    """
+    vector = Vector(x.dtype, BYTES * 8 // x.dtype.bitwidth)
+    kinds = [types.int64] * 2
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out_, start_, stride_, x_, rows_, first_, offset_ = arguments
+        table = builder.gep(context.make_array(rows)(context, builder, rows_).data, [first_])
+        align = x.dtype.bitwidth // 8
+        block = []
+        for r in range(vector.lanes):
+            begin = builder.add(builder.load(builder.gep(table, [ir.Constant(ir.IntType(64), r)])), offset_)
+            block.append(builder.load(_address(context, builder, x, x_, begin, vector), align=align))
+        # Quarters of ever larger blocks change places (Eklundh 1972).
+        size = 1
+        while size < vector.lanes:
+            for r in range(vector.lanes):
+                if not r & size:
+                    upper, lower = block[r], block[r + size]
+                    lanes = range(vector.lanes)
+                    left = [lane if not lane & size else vector.lanes + lane - size for lane in lanes]
+                    right = [lane + size if not lane & size else vector.lanes + lane for lane in lanes]
+                    block[r], block[r + size] = (_shuffle(builder, upper, lower, part) for part in (left, right))
+            size *= 2
+        for c, column in enumerate(block):
+            begin = builder.add(start_, builder.mul(stride_, ir.Constant(ir.IntType(64), c)))
+            builder.store(column, _address(context, builder, out, out_, begin, vector), align=align)
+        return context.get_dummy_value()
+
+    return types.void(out, *kinds, x, rows, *kinds), codegen
 
 
 @intrinsic
@@ -130,3 +168,9 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: An
 def _fma(builder: Any, vector: Vector, a: Any, b: Any, c: Any) -> Any:
     kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.{vector.suffix}"), [a, b, c])
+
+
+def _shuffle(builder: Any, first: Any, second: Any, lanes: Iterable[int]) -> Any:
+    """The vector of these lanes, counted through `first` and on through `second`."""
+    mask = list(lanes)
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_INDEX, len(mask)), mask))

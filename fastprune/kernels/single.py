@@ -3,40 +3,66 @@
 from fastprune.kernels.activation import activate_forward
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Floats, Indices
+from fastprune.kernels.simd import BYTES, WIDE, load, load_wide, multiply_add, store
+
+COLUMNS, PANELS = range(2)
 
 
 @kernel
 def forward_one(
-    out: Floats, scratch: Floats, x: Floats, sample: int, structure: Indices, values: Floats, activation: int
+    out: Floats, scratch: Floats, active: Indices, x: Floats, sample: int, structure: Indices, values: Floats, code: int
 ) -> None:
-    """Fill row `sample` of `out` with its logits. out (N, K), x (N, F).
+    """Fill row `sample` of `out` with its logits. out (N, K), x (N, F); `code` is the hidden layers' activation.
 
-    A network in two vectors, each of few arguments being costly in so short a call. `structure`: the number of layers
-    L; the sizes of the L + 1 levels; for each layer, I + 1 pointers, then the outputs of its weights input by input.
-    `values`: for each layer, its O biases, then its weights in that order. `scratch` (twice the widest level) is
-    overwritten.
+    The network is in two vectors, because each argument is dear in so short a call: `structure` begins with the number
+    of layers L, the sizes of the L + 1 levels, and the form of each layer, then has what each layer's form asks for;
+    `values` has, layer by layer, the biases, filled up to panels, and the weights. A panel is as many outputs as 256
+    bytes have numbers. `scratch`, two rows of the widest level, filled up, and 64 bytes more, and `active`, one row,
+    are overwritten.
     """
     layers = structure[0]
-    width = scratch.size // 2
-    pointers, value = layers + 2, 0
+    narrow = BYTES // scratch.itemsize
+    panel = WIDE * narrow
+    # From a 64-byte boundary on: a sum that straddles two cache lines is stored and read again slowly.
+    aligned = -(scratch.ctypes.data // scratch.itemsize) % narrow
+    width = (scratch.size - narrow) // 2
+    at, value = 2 * layers + 2, 0
     for i in range(structure[1]):
-        scratch[i] = x[sample, i]
+        scratch[aligned + i] = x[sample, i]
     for layer in range(layers):
         inputs, outputs = structure[1 + layer], structure[2 + layer]
-        below, above = layer % 2 * width, (layer + 1) % 2 * width
-        for o in range(outputs):
-            scratch[above + o] = values[value + o]
-        value += outputs
-        first = pointers + inputs + 1
+        below, above = aligned + layer % 2 * width, aligned + (layer + 1) % 2 * width
+        panels = (outputs + panel - 1) // panel
+        # Inputs that are not 0 are listed first: a branch on each would be foreseen wrongly too often.
+        count = 0
         for i in range(inputs):
-            a = scratch[below + i]
-            if a != 0:
-                for k in range(structure[pointers + i], structure[pointers + i + 1]):
-                    scratch[above + structure[first + k]] += a * values[value + k]
-        weights = structure[pointers + inputs]
-        pointers, value = first + weights, value + weights
+            active[count] = i
+            count += scratch[below + i] != 0
+        if structure[2 + layers + layer] == PANELS:
+            # All weights, panel by panel, input by input.
+            weights = value + panels * panel
+            for p in range(panels):
+                total = load_wide(values, value + p * panel)
+                for i in active[:count]:
+                    column = load_wide(values, weights + (p * inputs + i) * panel)
+                    total = multiply_add(scratch[below + i], column, total)
+                store(scratch, above + p * panel, total)
+            value = weights + panels * inputs * panel
+        else:
+            # By input, its blocks of 64 bytes of outputs that have a live weight: I + 1 pointers, and first outputs.
+            for p in range(panels):
+                store(scratch, above + p * panel, load_wide(values, value + p * panel))
+            value += panels * panel
+            blocks = at + inputs + 1
+            for i in active[:count]:
+                a = scratch[below + i]
+                for k in range(structure[at + i], structure[at + i + 1]):
+                    row = above + structure[blocks + k]
+                    store(scratch, row, multiply_add(a, load(values, value + k * narrow), load(scratch, row)))
+            number = structure[at + inputs]
+            at, value = blocks + number, value + number * narrow
         if layer < layers - 1:
-            activate_forward(scratch[above : above + outputs].reshape(1, outputs), 0, activation)
+            activate_forward(scratch[above : above + outputs].reshape(1, outputs), 0, code)
         else:
             for k in range(outputs):
                 out[sample, k] = scratch[above + k]

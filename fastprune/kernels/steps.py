@@ -34,7 +34,7 @@ from fastprune.kernels.linear import (
 from fastprune.kernels.loss import loss_and_gradient
 from fastprune.kernels.random import DROPOUT, SHUFFLE, derive, shuffle
 from fastprune.kernels.team import share, wait
-from fastprune.kernels.tile import LANES, as_tile, gather, lanes_for
+from fastprune.kernels.tile import LANES, STEP, as_tile, gather, lanes_for
 from fastprune.kernels.update import update_step
 
 _CHUNK = 256  # rows of a dense product that are never divided: BLAS is slower in smaller pieces
@@ -100,18 +100,23 @@ def line_at(starts: Ints, work: int) -> int:
 
 @inner_kernel
 def gather_batch(workspace: Workspace, layout: Layout, x: Floats, batch: Batch, team: Team) -> None:
-    """Fill the tiles of the batch. The unit of work is eight lanes."""
-    eights = (batch.stop - batch.start + 7) // 8
-    low, high = share(eights * 8, 8, team)
-    units = segment(layout.units, layout.levels, 0)
+    """Fill the tiles of the batch. The unit of work is sixteen lanes."""
+    tiles = tiles_of(batch)
+    lanes = (tiles - 1) * LANES + lanes_of(batch, tiles - 1)
+    low, high = share(lanes, STEP, team)
     for tile in range(low // LANES, (high + LANES - 1) // LANES):
-        lanes = lanes_of(batch, tile)
         start = batch.start + tile * LANES
-        stop = min(start + LANES, batch.stop)
-        first, last = max(low - tile * LANES, 0), min(high - tile * LANES, LANES)
-        if start + last >= stop:
-            last = lanes  # the last to gather clears the spare lanes
-        gather(as_tile(workspace.inputs[tile], x.shape[1], lanes), x, workspace.order, units, start, stop, first, last)
+        gather(
+            as_tile(workspace.inputs[tile], x.shape[1], lanes_of(batch, tile)),
+            workspace.offsets[tile],
+            x,
+            workspace.order,
+            layout.blocks,
+            start,
+            min(start + LANES, batch.stop),
+            max(low - tile * LANES, 0),
+            min(high - tile * LANES, LANES),
+        )
 
 
 @inner_kernel

@@ -40,6 +40,7 @@ class Display:
         columns = [TextColumn("{task.description}"), BarColumn(20), _Steps()]
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._steps, self._last = 0, Training(0, 0, math.nan)
+        self._execution: list[str] = []
 
     def __enter__(self) -> "Display":
         self._bar.start()
@@ -58,6 +59,8 @@ class Display:
         self.say(f"\nseed {seed}: {shape}, {network.total_weights:,} weights")
         self.say(f"{'':21}pruned, %    retrained, %")
         self.say("round    degree    train   test    train   test  seconds    it/s      cost")
+        self._execution = []
+        self._runs(network.execution)
         self._open("Train")
 
     def progress(self, progress: Training) -> None:
@@ -75,6 +78,7 @@ class Display:
     def round(self, record: RoundRecord) -> None:
         """Open or close a round's retraining."""
         if not record.done:
+            self._runs(list(record.execution))
             self._open(f"Retrain {record.round}")
             return
         events = "; ".join(map(str, record.events))
@@ -113,6 +117,12 @@ class Display:
             f"\nBest: {of}: {size}, test accuracy {100 * test.accuracy:.2f} %; the smallest\nwithin "
             f"{100 * max_drop:.1f} percentage points of the dense networks' accuracy on held-out samples."
         )
+
+    def _runs(self, execution: list[str]) -> None:
+        """Say how the layers run, whenever that is new."""
+        if execution != self._execution:
+            self.say(f"{'':6}layers run {', '.join(execution)}")
+            self._execution = execution
 
     def _open(self, description: str) -> None:
         for task in self._bar.task_ids:
