@@ -16,12 +16,12 @@ from fastprune.storage import aligned_empty
 from fastprune.team import Threads
 
 
-def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any]) -> Workspace:
-    """Scratch memory for batches of so many tiles."""
+def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any], training: bool) -> Workspace:
+    """Scratch memory for batches of so many tiles; without room for gradients, if it is not for training."""
     rows = int(layout.rows[-1]) * LANES
-    inputs = aligned_empty((tiles, int(layout.sizes[0]) * LANES), dtype)
-    activations, deltas = aligned_empty((tiles, rows), dtype), aligned_empty((tiles, rows), dtype)
     offsets = np.empty((tiles, LANES // STEP, 2 * STEP), np.int64)
+    inputs = aligned_empty((tiles, int(layout.sizes[0]) * LANES), dtype)
+    activations, deltas = (aligned_empty((count, rows), dtype) for count in (tiles, tiles if training else 0))
     return Workspace(order, offsets, inputs, activations, deltas, np.empty(tiles), np.empty(tiles, np.int64))
 
 
@@ -31,7 +31,7 @@ def forward(x: Floats, values: Floats, layout: Layout, threads: Threads) -> Floa
     order = np.arange(len(x))
 
     def run(team: Team) -> None:
-        forward_samples(out, workspace(order, 1, layout, values.dtype), x, values, layout, team)
+        forward_samples(out, workspace(order, 1, layout, values.dtype, training=False), x, values, layout, team)
 
     with one_blas_thread() if layout.sparse.min() == 0 else nullcontext():  # as long as a small network takes
         threads.run(run)

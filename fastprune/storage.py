@@ -27,6 +27,7 @@ _BLOCK_UNITS = 128
 _BLOCK_WEIGHTS = 24
 
 _INDEX = np.int32
+_NOTHING, _NO_INDICES = np.empty(0, np.int64), np.empty(0, _INDEX)
 _MOST = 2**31 - 1
 
 
@@ -169,25 +170,27 @@ def _by_position(positions: Ints, fan_in: int, fan_out: int) -> Weights:
 def _storage(
     sizes: list[int], execution: list[str], weights: list[Weights | None], live: Bytes, activation: int
 ) -> Storage:
-    layers = len(weights)
-    stored = [
-        fan_in * fan_out if w is None else w.columns.size
-        for (fan_in, fan_out), w in zip(pairwise(sizes), weights, strict=True)
-    ]
     units = _units(sizes, weights)
     starts_out, others_out, starts_in, others_in, positions_in = [], [], [], [], []
     for layer, w in enumerate(weights):
-        nothing = np.empty(0, np.int64), np.empty(0, _INDEX), np.empty(0, _INDEX)
-        out, back = nothing[:2], nothing
+        starts, columns = _NOTHING, _NO_INDICES
+        back = _NOTHING, _NO_INDICES, _NO_INDICES
         if w is not None:
-            out = _table(w.pointers, w.columns, sizes[layer])[:, units[layer + 1]], w.columns
+            starts, columns = _table(w.pointers, w.columns, sizes[layer])[:, units[layer + 1]], w.columns
             if layer > 0:
                 back = _mirror(w, sizes[layer], units[layer], units[layer + 1])
-        starts_out.append(out[0])
-        others_out.append(out[1])
+        starts_out.append(starts)
+        others_out.append(columns)
         starts_in.append(back[0])
         others_in.append(back[1])
         positions_in.append(back[2])
+    outputs = Lines(_bounds(starts_out), _flat(starts_out), _bounds(others_out), _flat(others_out), _NO_INDICES)
+    inputs = Lines(_bounds(starts_in), _flat(starts_in), _bounds(others_in), _flat(others_in), _flat(positions_in))
+    # The indices are kept once: these are views.
+    columns_of = [outputs.others[low:high] for low, high in pairwise(outputs.entries)]
+    weights = [w and Weights(w.pointers, columns) for w, columns in zip(weights, columns_of, strict=True)]
+
+    stored = [a * b if w is None else w.columns.size for (a, b), w in zip(pairwise(sizes), weights, strict=True)]
     offsets = np.cumsum([0, *stored], dtype=np.int64)
     rows = np.cumsum([0, *sizes[1:]], dtype=np.int64)
     layout = Layout(
@@ -200,10 +203,9 @@ def _storage(
         levels=_bounds(units),
         units=np.concatenate(units),
         blocks=np.unique(units[0] // STEP),
-        outputs=Lines(_bounds(starts_out), _flat(starts_out), _bounds(others_out), _flat(others_out), nothing[1]),
-        inputs=Lines(_bounds(starts_in), _flat(starts_in), _bounds(others_in), _flat(others_in), _flat(positions_in)),
+        outputs=outputs,
+        inputs=inputs,
     )
-    assert layers == layout.sparse.size
     return Storage(sizes, execution, weights, live, layout)
 
 

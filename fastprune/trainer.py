@@ -31,6 +31,8 @@ _STEP_FLOP = 1e6  # what a step costs besides its products
 
 _WATCHED = 2048  # samples that tell a state from another: 2 % of an MNIST epoch, where all would take a third of it
 
+_LOGITS = 2**18  # that are evaluated together
+
 _COLLAPSE = 0.99  # of the labels' entropy
 
 
@@ -535,7 +537,7 @@ class Trainer:
     ) -> Callable[[Floats, Ints, Floats, int], int]:
         """All that the kernel needs for a fit but what changes from span to span."""
         network, storage = self.network, self.network.storage
-        space = workspace(np.arange(len(samples.x)), -(-batch // LANES), network.layout, network.dtype)
+        space = workspace(np.arange(len(samples.x)), -(-batch // LANES), network.layout, network.dtype, training=True)
         gradient = np.zeros_like(network.values)
         parameters = Parameters(network.values, network.live, gradient, self._velocity, self._square)
         update = Update(OPTIMIZERS[self._optimizer], self.momentum, self.nesterov, self.l1, self.l2)
@@ -560,17 +562,25 @@ class Trainer:
 
     def _evaluate(self, samples: Samples, loss: str, threads: Threads) -> Evaluation:
         count = len(samples.x)
-        logits = self.network.forward(samples.x, threads)
-        out = np.ascontiguousarray(logits.T)
         order = np.arange(count)
-        total, right = loss_and_gradient(np.empty_like(out), out, samples, order, 0, count, 1.0, LOSSES[loss])
+        total, right = 0.0, 0
+        predicted = []
+        # In parts: with many outputs, all logits would take more memory than a pruned network.
+        size = max(LANES, _LOGITS // self.network.sizes[-1] // LANES * LANES)
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            logits = self.network.forward(samples.x[start:stop], threads)
+            out = np.ascontiguousarray(logits.T)
+            part = loss_and_gradient(np.empty_like(out), out, samples, order, start, stop, 1.0, LOSSES[loss])
+            total, right = total + part[0], right + part[1]
+            predicted.append(logits.argmax(axis=1) if loss == "softmax_cross_entropy" else logits > 0)
         mean = total / count
         if loss == "mean_squared_error":
             return Evaluation(mean, None, False)
-        predicted = logits.argmax(axis=1) if loss == "softmax_cross_entropy" else logits > 0
+        first = predicted[0][0]
+        same = all((part == first).all() for part in predicted)
         entropy = _entropy(samples, loss)
-        collapsed = bool((predicted == predicted[0]).all()) and entropy > 0 and mean >= _COLLAPSE * entropy
-        return Evaluation(mean, right / count, collapsed)
+        return Evaluation(mean, right / count, same and entropy > 0 and mean >= _COLLAPSE * entropy)
 
 
 def _entropy(samples: Samples, loss: str) -> float:
