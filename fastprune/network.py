@@ -366,7 +366,9 @@ def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 
 def _executions(execution: str | Sequence[str], layers: int) -> list[str]:
-    given = [execution] * layers if isinstance(execution, str) else list(execution)
+    given = [execution] * layers if isinstance(execution, str) else execution
+    if not isinstance(given, Sequence):
+        raise ValueError(f"execution: expected a name, or one for each layer, got {execution!r}")
     if len(given) != layers:
         raise ValueError(f"execution: expected one for each of {layers} layers, got {len(given)}")
     return [check.one_of("execution", one, EXECUTIONS) for one in given]
@@ -384,6 +386,8 @@ def _choose(size: int, count: int, rng: np.random.Generator) -> Ints:
 
 def _initial(count: int, shape: list[int], initialization: str | float, rng: np.random.Generator) -> Floats:
     """Values of the `count` weights of a layer of this shape, (fan_in, fan_out), that are live."""
+    if count == 0:
+        return np.empty(0)
     # A unit's live weights are what its sum is made of.
     fan_in, fan_out = (end * count / (shape[0] * shape[1]) for end in shape)
     if initialization == "glorot":

@@ -247,6 +247,8 @@ class Trainer:
         self.seed = check.integer("seed", seed, 0, 2**64 - 1)
 
         self._updates = 0
+        # What is kept of each parameter is laid out as these are stored.
+        self._storage = network.storage
         self._velocity: Floats = np.zeros_like(network.values)
         self._square: Floats = np.zeros(network.values.size if optimizer == "adam" else 0, network.dtype)
 
@@ -303,6 +305,7 @@ class Trainer:
         >>> round(history.train.loss, 3), len(history.epochs)
         (0.0, 200)
         """
+        self._check_storage()
         epochs = check.integer("epochs", epochs, 0)
         rate = self.learning_rate if learning_rate is None else learning_rate
         rate = check.number("learning_rate", rate, "(0, inf)")
@@ -322,6 +325,7 @@ class Trainer:
         with Threads(self.n_jobs) as threads:
             span = self._span(batch, batches, held_out is not None)
             run = self._prepare(samples, batch, loss, threads)
+            storage = self.network.storage
             losses, hits = np.empty(steps), np.empty(steps, np.int64)
             # What states are compared by: without a held-out set the training set, or enough of it.
             watched = held_out or self._some(samples)
@@ -344,6 +348,10 @@ class Trainer:
                 if callback is not None:
                     size = batch if step % batches else count - (batches - 1) * batch
                     callback(Progress(step, steps, float(losses[step - 1] / size)))
+                    if self.network.storage is not storage:
+                        raise RuntimeError(
+                            "callback: expected it to leave the network alone, got it pruned or restored"
+                        )
                 if step % batches:
                     continue
 
@@ -418,6 +426,7 @@ class Trainer:
         ValueError
             If a position is not that of a stored weight. Nothing is then removed.
         """
+        self._check_storage()
         network = self.network
         weights = network.layout.biases[0]
         if removed.dtype.kind not in "iu":
@@ -431,7 +440,7 @@ class Trainer:
         for vector in vectors:
             if vector.size:  # SGD keeps no squares
                 vector[removed] = 0
-        network.storage = storage
+        network.storage = self._storage = storage
         network.values, self._velocity, self._square = (join(v, left) if v.size else v for v in vectors)
 
     def snapshot(self) -> "State":
@@ -452,6 +461,7 @@ class Trainer:
         >>> trainer.network.sparsity
         0.0
         """
+        self._check_storage()
         vectors = self.network.values, self._velocity, self._square
         return State(self.network.storage, [vector.copy() for vector in vectors], self._updates)
 
@@ -472,13 +482,18 @@ class Trainer:
         if (
             not isinstance(state, State)
             or state.storage.sizes != network.sizes
+            or state.storage.layout.activation != network.layout.activation
             or [vector.dtype for vector in state.vectors] != [network.dtype] * 3
-            or state.vectors[2].size > 0 != self._square.size > 0
+            or (state.vectors[2].size > 0) != (self._square.size > 0)  # Adam's, or not
         ):
             raise ValueError(f"state: expected a snapshot of this trainer, got {type(state).__name__}")
-        network.storage = state.storage
+        network.storage = self._storage = state.storage
         network.values, self._velocity, self._square = (vector.copy() for vector in state.vectors)
         self._updates = state.updates
+
+    def _check_storage(self) -> None:
+        if self.network.storage is not self._storage:
+            raise ValueError("network: expected it as this trainer left it, got it pruned or restored by another one")
 
     def loss_for(self, y: npt.ArrayLike) -> str:
         """The network's loss; before the first training, the one that the labels `y` stand for (see `MLP`)."""
@@ -536,22 +551,18 @@ class Trainer:
         self, samples: Samples, batch: int, loss: str, threads: Threads
     ) -> Callable[[Floats, Ints, Floats, int], int]:
         """All that the kernel needs for a fit but what changes from span to span."""
-        network, storage = self.network, self.network.storage
-        space = workspace(np.arange(len(samples.x)), -(-batch // LANES), network.layout, network.dtype, training=True)
+        network, layout = self.network, self.network.layout
+        space = workspace(np.arange(len(samples.x)), -(-batch // LANES), layout, network.dtype, training=True)
         gradient = np.zeros_like(network.values)
         parameters = Parameters(network.values, network.live, gradient, self._velocity, self._square)
         update = Update(OPTIMIZERS[self._optimizer], self.momentum, self.nesterov, self.l1, self.l2)
         recipe = Recipe(LOSSES[loss], batch, self.dropout, np.uint64(self.seed), update)
 
         def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
-            if network.storage is not storage:
-                raise RuntimeError(
-                    "fit: expected the network to be left alone by callbacks, got one pruned or restored"
-                )
             span = Span(rates, losses, hits, step, self._updates)
 
             def call(team: Team) -> int:
-                return train_steps(parameters, space, storage.layout, samples, recipe, span, team)
+                return train_steps(parameters, space, layout, samples, recipe, span, team)
 
             with one_blas_thread():
                 done = threads.run(call)

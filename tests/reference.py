@@ -43,6 +43,39 @@ def dense_input_gradient(dout, weights):
     return weights.T @ dout
 
 
+def sparse_table(mask, units, block):
+    """Where the blocks of the lines `units` begin and end, (B + 1, lines), and the columns of a mask's weights."""
+    rows, columns = np.nonzero(mask)
+    edges = range(0, mask.shape[1] + block, block)
+    starts = [[((rows < unit) | ((rows == unit) & (columns < edge))).sum() for unit in units] for edge in edges]
+    return np.array(starts, np.int64).reshape(len(edges), len(units)), columns.astype(np.int32)
+
+
+def sparse_product(out, tile, weights, units):
+    """`out` with the products of the rows `units` of a matrix added to it."""
+    out = out.copy()
+    out[units] += weights[units] @ tile
+    return out
+
+
+def sparse_weight_gradient(dout, tile, mask):
+    return (dout @ tile.T)[mask]
+
+
+def line_of(starts, weight):
+    return max(np.flatnonzero(starts[0] <= weight), default=0)
+
+
+def computed_units(masks, dense):
+    """The units of each level from which live weights lead to an output; beside dense layers all."""
+    units = [np.arange(len(masks[-1]))]
+    for layer in reversed(range(len(masks))):
+        beside_dense = dense[layer] or (layer > 0 and dense[layer - 1])
+        reached = beside_dense | masks[layer][units[0]].any(axis=0)
+        units.insert(0, np.flatnonzero(reached))
+    return units
+
+
 def activate(z, activation):
     return {
         "relu": lambda: np.maximum(z, 0),

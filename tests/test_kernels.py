@@ -1,5 +1,6 @@
 """Every kernel against its float64 twin, against finite differences, and against writing where it should only read."""
 
+import numba
 import numpy as np
 import pytest
 import reference
@@ -9,8 +10,10 @@ from hypothesis.extra import numpy as st_numpy
 
 import fastprune as fp
 from fastprune.blas import one_blas_thread
-from fastprune.kernels import activation, linear, loss, random, select, steps, tile, update
-from fastprune.kernels.layout import Parameters, Recipe, Samples, Update, Workspace
+from fastprune.inference import workspace
+from fastprune.kernels import activation, linear, loss, random, select, simd, steps, tile, update
+from fastprune.kernels.layout import Parameters, Recipe, Samples, Span, Team, Update
+from fastprune.kernels.team import LENGTH
 from fastprune.network import ACTIVATIONS, LOSSES
 from fastprune.trainer import OPTIMIZERS
 
@@ -25,6 +28,10 @@ def dtype(request):
 
 def normal(*shape, dtype="float64", seed=0):
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
+
+
+def team(thread=0, threads=1):
+    return Team(thread, threads, np.zeros(LENGTH, np.int64))
 
 
 class Frozen:
@@ -74,14 +81,31 @@ def test_shuffle_is_uniform():
 # Tiles
 
 
-@pytest.mark.parametrize(("features", "start", "stop"), [(1, 0, 1), (17, 3, 19), (40, 10, 26), (16, 0, 5)])
+def gather(out, x, order, blocks, start, stop, first, last):
+    offsets, blocks = np.full((4, 32), -1, np.int64), np.array(blocks, np.int32)
+    frozen = Frozen(x, order, blocks)
+    tile.gather(out, offsets, x, order, blocks, start, stop, first, last)
+    frozen.check()
+
+
+@pytest.mark.parametrize(("features", "start", "stop"), [(1, 0, 1), (17, 3, 19), (40, 10, 26), (16, 0, 5), (33, 1, 2)])
 def test_gather(dtype, features, start, stop):
     x, order = normal(30, features, dtype=dtype), reference.shuffle(30, 1)
-    frozen = Frozen(x, order)
     out = np.full((features, 16), np.nan, dtype)
-    tile.gather(out, x, order, start, stop)
+    gather(out, x, order, range(-(-features // 16)), start, stop, 0, 16)
     np.testing.assert_array_equal(out, reference.gather(x, order, start, stop, 16).astype(dtype))
-    frozen.check()
+
+
+@pytest.mark.parametrize(("start", "stop", "lanes"), [(3, 23, 32), (0, 1, 16), (6, 70, 64), (0, 17, 32), (37, 70, 48)])
+@pytest.mark.parametrize("blocks", [[0, 2], [1], [], [0, 1, 2]])
+def test_gather_fills_its_lanes_of_its_blocks_and_no_others(dtype, start, stop, lanes, blocks):
+    x, order = normal(70, 40, dtype=dtype), reference.shuffle(70, 1)
+    whole, rows = reference.gather(x, order, start, stop, lanes), np.isin(np.arange(40) // 16, blocks)
+    for first in range(0, lanes, 16):
+        expected, out = np.full((40, lanes), 7, dtype), np.full((40, lanes), 7, dtype)
+        expected[rows, first : first + 16] = whole[rows, first : first + 16]
+        gather(out, x, order, blocks, start, stop, first, first + 16)
+        np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -97,28 +121,34 @@ def test_all_finite(dtype, bad):
 SHAPES = [(1, 1), (5, 3), (3, 40)]
 
 
+def halves(count):
+    """Both halves of a range, to be worked on one after the other."""
+    return [(0, count // 2), (count // 2, count)]
+
+
 @pytest.mark.parametrize(("fan_out", "fan_in"), SHAPES)
 def test_dense_forward(dtype, fan_out, fan_in):
     x, w, b = normal(fan_in, 16, dtype=dtype), normal(fan_out, fan_in, dtype=dtype), normal(fan_out, dtype=dtype)
     frozen = Frozen(x, w, b)
     out = np.full((fan_out, 16), np.nan, dtype)
-    linear.dense_forward(out, x, w, b)
+    for first, last in halves(fan_out):
+        linear.dense_forward(out, x, w, b, first, last)
+        assert np.isnan(out[last:]).all()
     np.testing.assert_allclose(out, reference.dense_forward(x, w, b), **TOLERANCE[dtype])
     frozen.check()
 
 
 @pytest.mark.parametrize(("fan_out", "fan_in"), SHAPES)
-@pytest.mark.parametrize("first", [True, False])
-def test_dense_weight_gradient(dtype, fan_out, fan_in, first):
+@pytest.mark.parametrize("add", [False, True])
+def test_dense_weight_gradient(dtype, fan_out, fan_in, add):
     dout, x = normal(fan_out, 16, dtype=dtype), normal(fan_in, 16, dtype=dtype)
-    dw, db = normal(fan_out, fan_in, dtype=dtype), normal(fan_out, dtype=dtype)
-    expected_dw, expected_db = reference.dense_weight_gradient(dout.astype(float), x.astype(float))
-    if not first:
-        expected_dw, expected_db = expected_dw + dw, expected_db + db
+    dw = normal(fan_out, fan_in, dtype=dtype)
+    before, expected = dw.copy(), reference.dense_weight_gradient(dout.astype(float), x.astype(float))[0] + add * dw
     frozen = Frozen(dout, x)
-    linear.dense_weight_gradient(dw, db, np.full(200, np.nan, dtype), dout, x, first)
-    np.testing.assert_allclose(dw, expected_dw, **TOLERANCE[dtype])
-    np.testing.assert_allclose(db, expected_db, **TOLERANCE[dtype])
+    for first, last in halves(fan_in):
+        linear.dense_weight_gradient(dw, dout, x, first, last, add)
+        np.testing.assert_array_equal(dw[:, last:], before[:, last:])
+    np.testing.assert_allclose(dw, expected, **TOLERANCE[dtype])
     frozen.check()
 
 
@@ -127,71 +157,362 @@ def test_dense_input_gradient(dtype, fan_out, fan_in):
     dout, w = normal(fan_out, 16, dtype=dtype), normal(fan_out, fan_in, dtype=dtype)
     frozen = Frozen(dout, w)
     dtile = np.full((fan_in, 16), np.nan, dtype)
-    linear.dense_input_gradient(dtile, dout, w)
+    for first, last in halves(fan_in):
+        linear.dense_input_gradient(dtile, dout, w, first, last)
+        assert np.isnan(dtile[last:]).all()
     np.testing.assert_allclose(dtile, reference.dense_input_gradient(dout, w), **TOLERANCE[dtype])
     frozen.check()
 
 
+@pytest.mark.parametrize("add", [False, True])
+def test_bias_gradient(dtype, add):
+    dout, dbias, units = normal(6, 48, dtype=dtype), normal(6, dtype=dtype), np.array([0, 2, 3, 5], np.int32)
+    expected = dbias.astype(float)
+    expected[[2, 3]] = dout[[2, 3]].astype(float).sum(axis=1) + add * expected[[2, 3]]
+    frozen = Frozen(dout, units)
+    linear.bias_gradient(dbias, dout, units, 1, 3, add)
+    np.testing.assert_allclose(dbias, expected, **TOLERANCE[dtype])
+    frozen.check()
+
+
+# Vectors
+
+
+@numba.njit
+def copy_vector(out, x, to, offset):
+    simd.store(out, to, simd.load(x, offset))
+
+
+@numba.njit
+def copy_wide_vector(out, x, to, offset):
+    simd.store(out, to, simd.load_wide(x, offset))
+
+
+@numba.njit
+def multiply_add(out, factor, x, y):
+    simd.store(out, 0, simd.multiply_add(factor, simd.load(x, 0), simd.load(y, 0)))
+
+
+@numba.njit
+def multiply_add_wide(out, factor, x, y):
+    simd.store(out, 0, simd.multiply_add(factor, simd.load_wide(x, 0), simd.load_wide(y, 0)))
+
+
+@numba.njit
+def dot(x, y):
+    return simd.dot(simd.load(x, 0), simd.load(y, 0))
+
+
+@numba.njit
+def dot_wide(x, y):
+    return simd.dot(simd.load_wide(x, 0), simd.load_wide(y, 0))
+
+
+@numba.njit
+def prefetch(x):
+    for i in range(x.size):
+        simd.prefetch(x, i)
+
+
+def lanes_in(dtype, vectors):
+    return vectors * 64 // np.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize(("function", "vectors"), [(copy_vector, 1), (copy_wide_vector, 4)])
+@pytest.mark.parametrize(("to", "offset"), [(0, 0), (3, 0), (0, 5), (20, 6)])
+def test_load_and_store(dtype, function, vectors, to, offset):
+    lanes = lanes_in(dtype, vectors)
+    x, out = normal(10, 16, dtype=dtype), np.zeros(lanes + 30, dtype)
+    expected, frozen = out.copy(), Frozen(x)
+    expected[to : to + lanes] = x.reshape(-1)[offset : offset + lanes]
+    function(out, x, to, offset)
+    np.testing.assert_array_equal(out, expected)
+    frozen.check()
+
+
+@pytest.mark.parametrize(("function", "vectors"), [(multiply_add, 1), (multiply_add_wide, 4)])
+def test_multiply_add_rounds_once(dtype, function, vectors):
+    lanes = lanes_in(dtype, vectors)
+    x, y, out = normal(lanes, dtype=dtype), normal(lanes, dtype=dtype, seed=1), np.empty(lanes, dtype)
+    factor = np.dtype(dtype).type(0.3)
+    frozen = Frozen(x, y)
+    function(out, factor, x, y)
+    np.testing.assert_allclose(out, factor * x.astype(float) + y, **TOLERANCE[dtype])
+    frozen.check()
+    # (1 + e)^2 - (1 + 2 e) is e^2, which a product rounded by itself has lost.
+    e = 2.0 ** (-12 if dtype == "float32" else -27)
+    function(out, np.dtype(dtype).type(1 + e), np.full(lanes, 1 + e, dtype), np.full(lanes, -1 - 2 * e, dtype))
+    np.testing.assert_array_equal(out, np.full(lanes, e * e, dtype))
+
+
+@pytest.mark.parametrize(("function", "vectors"), [(dot, 1), (dot_wide, 4)])
+def test_dot(dtype, function, vectors):
+    lanes = lanes_in(dtype, vectors)
+    x, y = normal(lanes + 8, dtype=dtype), normal(lanes + 8, dtype=dtype, seed=1)
+    assert function(x, y) == pytest.approx(x[:lanes].astype(float) @ y[:lanes], rel=1e-5, abs=1e-6)
+    assert function(np.arange(lanes, dtype=dtype), np.arange(lanes, dtype=dtype)) == (np.arange(lanes) ** 2).sum()
+
+
+@numba.njit
+def transpose(out, start, stride, x, rows, first, offset):
+    simd.transpose(out, start, stride, x, rows, first, offset)
+
+
+@pytest.mark.parametrize(("start", "stride"), [(0, 16), (5, 16), (0, 23)])
+@pytest.mark.parametrize(("first", "offset"), [(0, 0), (2, 5)])
+def test_transpose(dtype, start, stride, first, offset):
+    side = lanes_in(dtype, 1)
+    x, rows = normal(30, 30, dtype=dtype), 30 * reference.shuffle(30, 1)
+    out = np.full(16 * 24, 7, dtype)
+    expected, frozen = out.copy(), Frozen(x, rows)
+    for column in range(side):
+        there = start + column * stride
+        expected[there : there + side] = x[rows[first : first + side] // 30, offset + column]
+    transpose(out, start, stride, x, rows, first, offset)
+    np.testing.assert_array_equal(out, expected)
+    frozen.check()
+
+
+def test_prefetch_changes_nothing(dtype):
+    x = normal(100, dtype=dtype)
+    frozen = Frozen(x)
+    prefetch(x)
+    frozen.check()
+
+
+# Matrix products
+
+FORMS = {
+    "by rows": lambda rows, columns, dtype: np.empty((rows, columns), dtype),
+    "by columns": lambda rows, columns, dtype: np.empty((columns, rows), dtype).T,
+    "part, by rows": lambda rows, columns, dtype: np.empty((rows + 2, columns + 3), dtype)[1:-1, 2:-1],
+    "part, by columns": lambda rows, columns, dtype: np.empty((columns + 2, rows + 3), dtype)[1:-1, 2:-1].T,
+}
+
+
+def in_form(form, array):
+    """The same numbers, laid out in memory in that form."""
+    out = FORMS[form](*array.shape, array.dtype)
+    out[:] = array
+    return out
+
+
+@pytest.mark.parametrize("left_form", FORMS)
+@pytest.mark.parametrize("right_form", FORMS)
+@pytest.mark.parametrize("out_form", ["by rows", "part, by rows"])
+def test_matrix_product(dtype, left_form, right_form, out_form):
+    with one_blas_thread():
+        for m, n, k in [(5, 7, 6), (1, 7, 6), (5, 1, 6), (5, 7, 1), (1, 1, 6), (1, 7, 1), (5, 1, 1), (1, 1, 1)]:
+            left, right = normal(m, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1)
+            there = normal(m, n, dtype=dtype, seed=2)
+            expected = left.astype(float) @ right.astype(float)
+            left, right = in_form(left_form, left), in_form(right_form, right)
+            out, added = in_form(out_form, np.full((m, n), np.nan, dtype)), in_form(out_form, there)
+            frozen = Frozen(left, right)
+            linear.matrix_product(out, left, right, False)
+            linear.matrix_product(added, left, right, True)
+            np.testing.assert_allclose(out, expected, **TOLERANCE[dtype])
+            np.testing.assert_allclose(added, expected + there, **TOLERANCE[dtype])
+            frozen.check()
+
+
+def test_matrix_product_writes_its_part_and_nothing_else(dtype):
+    left, right, whole = normal(3, 6, dtype=dtype), normal(6, 4, dtype=dtype), np.full((5, 8), 7, dtype)
+    linear.matrix_product(whole[1:4, 2:6], left, right, False)
+    np.testing.assert_allclose(whole[1:4, 2:6], left.astype(float) @ right, **TOLERANCE[dtype])
+    whole[1:4, 2:6] = 7
+    assert (whole == 7).all()
+
+
+def test_matrix_product_of_nothing_does_nothing(dtype):
+    left, right = normal(3, 6, dtype=dtype), normal(6, 4, dtype=dtype)
+    linear.matrix_product(np.empty((0, 4), dtype), left[:0], right, False)
+    linear.matrix_product(np.empty((3, 0), dtype), left, right[:, :0], False)
+
+
+# Sparse layers
+
+LANES = [16, 32, 48, 64]
+BLOCKS = [40, 8]  # one block of 40 inputs, and five
+
+
+def sparse(dtype, block, lanes, listed=(0, 2, 3, 4, 6)):
+    """A layer of 7 outputs and 40 inputs of which some units are listed; 3 and 5 have no weights."""
+    mask = np.random.default_rng(1).random((7, 40)) < 0.4
+    mask[[3, 5]] = False
+    weights = normal(7, 40, dtype=dtype) * mask
+    units = np.array(listed, np.int32)
+    starts, others = reference.sparse_table(mask, units, block)
+    return mask, weights, units, starts, others, normal(40, lanes, dtype=dtype), normal(7, lanes, dtype=dtype)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("listed", [(0, 2, 3, 4, 6), (1,), (3,), ()])
+@pytest.mark.parametrize("by_position", [False, True])
+def test_sparse_product(dtype, block, lanes, listed, by_position):
+    mask, weights, units, starts, others, x, there = sparse(dtype, block, lanes, listed)
+    values, positions = weights[mask], None
+    if by_position:
+        positions = np.random.default_rng(0).permutation(values.size).astype(np.int32)
+        shuffled = np.empty_like(values)
+        shuffled[positions] = values
+        values = shuffled
+    out = there.copy()
+    frozen = Frozen(x, values, others, starts, units)
+    linear.sparse_product(out, x, values, positions, others, starts, units, 0, units.size)
+    expected = reference.sparse_product(there.astype(float), x.astype(float), weights.astype(float), units)
+    np.testing.assert_allclose(out, expected, **TOLERANCE[dtype])
+    frozen.check()
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("cut", range(6))
+def test_sparse_product_in_parts_gives_the_same_bits(dtype, block, lanes, cut):
+    mask, weights, units, starts, others, x, there = sparse(dtype, block, lanes)
+    whole, parts = there.copy(), there.copy()
+    linear.sparse_product(whole, x, weights[mask], None, others, starts, units, 0, 5)
+    for first, last in [(cut, 5), (0, cut)]:
+        linear.sparse_product(parts, x, weights[mask], None, others, starts, units, first, last)
+    np.testing.assert_array_equal(parts, whole)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("add", [False, True])
+def test_sparse_weight_gradient(dtype, block, lanes, add):
+    mask, _, units, starts, others, x, dout = sparse(dtype, block, lanes)
+    there = normal(others.size, dtype=dtype, seed=3)
+    if not add:
+        there[::3] = np.nan
+    full = reference.sparse_weight_gradient(dout.astype(float), x.astype(float), mask)
+    owners = np.nonzero(mask)[0]
+    # Cuts within a line, at its ends, and in the lines that are not listed.
+    first_of_2, first_of_4, last_of_1 = np.searchsorted(owners, [2, 4, 2]) - [0, 0, 1]
+    cuts = [0, 3, last_of_1, first_of_2, first_of_2 + 5, first_of_4, first_of_4 + 1, others.size]
+    for low in cuts:
+        for high in cuts:
+            dvalues, expected = there.copy(), there.astype(float)
+            chosen = np.isin(owners, units) & (np.arange(others.size) >= low) & (np.arange(others.size) < high)
+            expected[chosen] = full[chosen] + (expected[chosen] if add else 0)
+            frozen = Frozen(dout, x, others, starts, units)
+            linear.sparse_weight_gradient(dvalues, dout, x, others, starts, units, low, high, add)
+            np.testing.assert_allclose(dvalues, expected, **TOLERANCE[dtype])
+            frozen.check()
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_sparse_weight_gradient_in_parts_gives_the_same_bits(dtype, block):
+    _, _, units, starts, others, x, dout = sparse(dtype, block, 48)
+    whole = np.zeros(others.size, dtype)
+    linear.sparse_weight_gradient(whole, dout, x, others, starts, units, 0, others.size, False)
+    for cut in range(others.size + 1):
+        parts = np.zeros(others.size, dtype)
+        for low, high in [(cut, others.size), (0, cut)]:
+            linear.sparse_weight_gradient(parts, dout, x, others, starts, units, low, high, False)
+        np.testing.assert_array_equal(parts, whole)
+
+
+def test_a_layer_without_lines_or_without_weights(dtype):
+    x, out = normal(40, 16, dtype=dtype), normal(7, 16, dtype=dtype)
+    nothing, frozen = np.empty(0, dtype), Frozen(out)
+    for units in ([], [0, 3]):
+        starts, others = reference.sparse_table(np.zeros((7, 40), bool), units, 40)
+        units = np.array(units, np.int32)
+        linear.sparse_product(out, x, nothing, None, others, starts, units, 0, units.size)
+        linear.sparse_weight_gradient(nothing, out, x, others, starts, units, 0, 0, False)
+        frozen.check()
+
+
+@pytest.mark.parametrize("starts", [[0, 3, 3, 3, 7, 9], [2, 4, 9], [0, 0, 0], [5], []])
+def test_line_of(starts):
+    table = np.array([starts, starts], np.int64)
+    for weight in range(12):
+        assert linear.line_of(table, weight) == reference.line_of(table, weight)
+
+
 # Activations
+
+
+def activated(z, name):
+    out = z.copy()
+    for unit in range(len(z)):
+        activation.activate_forward(out, unit, ACTIVATIONS[name])
+    return out
+
+
+def activated_backward(dout, out, name, keep=1.0):
+    dz = dout.copy()
+    for unit in range(len(out)):
+        activation.activate_backward(dz, out, unit, ACTIVATIONS[name], keep)
+    return dz
+
+
+def dropped(tile, key, first, keep):
+    out = tile.copy()
+    for unit in range(len(tile)):
+        activation.dropout(out, unit, np.uint64(key), first, keep)
+    return out
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation(dtype, name):
     z = normal(5, 16, dtype=dtype)
     z[0, 0], z[0, 1], z[0, 2] = 0, 80, -80
-    out = z.copy()
-    activation.activate_forward(out, ACTIVATIONS[name])
+    out = activated(z, name)
     np.testing.assert_allclose(out, reference.activate(z.astype(float), name), **TOLERANCE[dtype])
 
     upstream = normal(5, 16, dtype=dtype, seed=1)
-    frozen, dout = Frozen(out), upstream.copy()
-    activation.activate_backward(dout, out, ACTIVATIONS[name], 1.0)
-    np.testing.assert_allclose(dout, upstream * reference.derivative(z.astype(float), name), **TOLERANCE[dtype])
+    frozen = Frozen(out)
+    dz = activated_backward(upstream, out, name)
+    np.testing.assert_allclose(dz, upstream * reference.derivative(z.astype(float), name), **TOLERANCE[dtype])
     frozen.check()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_only_the_named_row_is_changed(dtype, name):
+    z, upstream = normal(3, 16, dtype=dtype), normal(3, 16, dtype=dtype, seed=1)
+    out, dz, some = z.copy(), upstream.copy(), z.copy()
+    activation.activate_forward(out, 1, ACTIVATIONS[name])
+    activation.activate_backward(dz, out, 1, ACTIVATIONS[name], 1.0)
+    activation.dropout(some, 1, np.uint64(9), 0, 0.5)
+    for changed, before in ((out, z), (dz, upstream), (some, z)):
+        np.testing.assert_array_equal(changed[[0, 2]], before[[0, 2]])
+        assert (changed[1] != before[1]).any()
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation_gradient_is_the_slope(name):
     z, h = normal(4, 16), 1e-6
-    high, low, out, dout = z + h, z - h, z.copy(), np.ones_like(z)
-    for values in (high, low, out):
-        activation.activate_forward(values, ACTIVATIONS[name])
-    activation.activate_backward(dout, out, ACTIVATIONS[name], 1.0)
-    np.testing.assert_allclose(dout, (high - low) / (2 * h), rtol=1e-7, atol=1e-9)
+    slope = (activated(z + h, name) - activated(z - h, name)) / (2 * h)
+    dz = activated_backward(np.ones_like(z), activated(z, name), name)
+    np.testing.assert_allclose(dz, slope, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation_gradient_under_dropout(dtype, name):
     z, keep = normal(4, 16, dtype=dtype), 0.75
-    out, dout = z.copy(), np.ones_like(z)
-    activation.activate_forward(out, ACTIVATIONS[name])
-    out /= np.array(keep, dtype)
-    activation.activate_backward(dout, out, ACTIVATIONS[name], keep)
-    np.testing.assert_allclose(dout, reference.derivative(z.astype(float), name), **TOLERANCE[dtype])
+    dz = activated_backward(np.ones_like(z), activated(z, name) / np.array(keep, dtype), name, keep)
+    np.testing.assert_allclose(dz, reference.derivative(z.astype(float), name), **TOLERANCE[dtype])
 
 
 def test_dropout(dtype):
     values = normal(6, 16, dtype=dtype)
-    dropped = values.copy()
-    activation.dropout(dropped, np.uint64(9), 32, 0.7)
-    np.testing.assert_allclose(dropped, reference.dropout(values.astype(float), 9, 32, 0.7), **TOLERANCE[dtype])
+    expected = reference.dropout(values.astype(float), 9, 32, 0.7)
+    np.testing.assert_allclose(dropped(values, 9, 32, 0.7), expected, **TOLERANCE[dtype])
 
 
 def test_dropout_keeps_the_share_it_is_given_and_the_mean():
-    values = np.ones((500, 64))
-    activation.dropout(values, np.uint64(3), 0, 0.8)
+    values = dropped(np.ones((500, 64)), 3, 0, 0.8)
     assert np.count_nonzero(values) / values.size == pytest.approx(0.8, abs=0.01)
     assert values.mean() == pytest.approx(1, abs=0.01)
 
 
 def test_dropout_does_not_depend_on_the_tiles():
-    whole, parts = np.ones((7, 64)), np.ones((7, 64))
-    activation.dropout(whole, np.uint64(1), 0, 0.5)
-    for first in range(0, 64, 16):
-        part = np.ones((7, 16))
-        activation.dropout(part, np.uint64(1), first, 0.5)
-        parts[:, first : first + 16] = part
-    np.testing.assert_array_equal(whole, parts)
+    whole = dropped(np.ones((7, 64)), 1, 0, 0.5)
+    parts = [dropped(np.ones((7, 16)), 1, first, 0.5) for first in range(0, 64, 16)]
+    np.testing.assert_array_equal(whole, np.hstack(parts))
 
 
 # Losses
@@ -298,14 +619,23 @@ def test_adam_step(dtype):
     frozen.check()
 
 
+@numba.njit
+def update_step(parameters, weights, settings, rate, step, team):
+    update.update_step(parameters, weights, settings, rate, step, team)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_only_weights_decay(dtype, optimizer):
-    ones, zeros = np.ones(10, dtype), np.zeros(10, dtype)
-    values = ones.copy()
-    parameters = Parameters(values, np.ones(10, np.uint8), zeros, zeros.copy(), zeros.copy())
-    update.update_step(parameters, 6, settings(optimizer, l1=0.5, l2=0.5), 0.1, 0)
-    assert (values[:6] < 1).all()
-    assert (values[6:] == 1).all()
+@pytest.mark.parametrize(("count", "weights"), [(10, 6), (300, 70), (300, 64), (300, 300)])
+def test_only_weights_decay(dtype, optimizer, count, weights):
+    zeros, values = np.zeros(count, dtype), np.ones(count, dtype)
+    parameters = Parameters(values, np.ones(count, np.uint8), zeros, zeros.copy(), zeros.copy())
+    for thread in range(3):  # each does its share
+        before = values.copy()
+        update_step(parameters, weights, settings(optimizer, l1=0.5, l2=0.5), 0.1, 0, team(thread, 3))
+        assert ((values == before) | (before == 1)).all()
+    assert (values[:weights] < 1).all()
+    assert len(set(values[:weights])) == 1
+    assert (values[weights:] == 1).all()
 
 
 # Selection
@@ -347,55 +677,73 @@ def test_mark_smallest(values, data):
 
 # Whole passes
 
+EXECUTIONS = ["dense", "sparse"]
 
-def small(name, dtype, activation="relu", sizes=(7, 6, 5, 3), count=23):
+
+def small(name, dtype, activation="relu", sizes=(7, 6, 5, 3), count=23, execution="dense"):
     """A network with some weights pruned, and data for one loss, spread over tiles and a ragged last batch."""
-    network = fp.MLP(list(sizes), activation=activation, dtype=dtype, loss=name, seed=3)
+    network = fp.MLP(list(sizes), activation=activation, dtype=dtype, loss=name, seed=3, execution=execution)
     network.values[network.layout.biases[0] :] = normal(sum(sizes[1:]), dtype=dtype) / 4
     dead = np.random.default_rng(1).random(network.total_weights) < 0.3
-    network.values[: dead.size][dead], network.live[: dead.size][dead] = 0, 0
+    fp.Trainer(network).prune(np.flatnonzero(dead))
     labels, targets = labelled(name, count, sizes[-1], dtype)
     samples = Samples(normal(count, sizes[0], dtype=dtype), labels, targets)
     return network, samples
 
 
-def run_steps(network, samples, rates, *, batch, lanes=16, optimizer="sgd", dropout=0.0, step=0, velocity=None):
+def run_steps(network, samples, rates, *, batch, optimizer="sgd", dropout=0.0, step=0, velocity=None):
     """Run the kernel on fresh scratch memory full of NaN; return its parameters, losses, hits and count."""
-    layout, dtype, zeros = network.layout, network.dtype, np.zeros_like(network.values)
+    zeros = np.zeros_like(network.values)
     velocity = zeros.copy() if velocity is None else velocity
-    shapes = [(-(-batch // lanes), layout.sizes[0], lanes), (layout.rows[-1], lanes), (layout.rows[-1], lanes), (999,)]
-    scratch = [np.full(shape, np.nan, dtype) for shape in shapes]
-    workspace = Workspace(np.arange(len(samples.x)), *scratch)
-    parameters = Parameters(network.values, network.live, np.full_like(zeros, np.nan), velocity, zeros)
+    scratch = workspace(np.arange(len(samples.x)), -(-batch // 64), network.layout, network.dtype, training=True)
+    for array in (scratch.inputs, scratch.activations, scratch.deltas, scratch.losses):
+        array[:] = np.nan
+    parameters = Parameters(network.values, network.live, zeros.copy(), velocity, zeros)
     recipe = Recipe(LOSSES[network.loss], batch, dropout, np.uint64(11), settings(optimizer, l1=0.001, l2=0.01))
     losses, hits = np.full(len(rates), np.nan), np.zeros(len(rates), np.int64)
-    arguments = (parameters, workspace, layout, samples, recipe, np.array(rates, float), step, step)
+    span = Span(np.array(rates, float), losses, hits, step, step)
     with one_blas_thread():
-        done = steps.train_steps(losses, hits, *arguments)
+        done = steps.train_steps(parameters, scratch, network.layout, samples, recipe, span, team())
     return parameters, losses, hits, done
 
 
 def split(network, vector):
-    bounds = network.layout
-    weights = [w.astype(float) for w in network._split_weights(vector)]
+    """The weights and biases of a vector of stored parameters, in full; what is not stored is 0."""
+    weights, storage, bounds = [], network.storage, network.layout
+    for layer, size in enumerate(network.layer_sizes):
+        part, full = vector[bounds.weights[layer] : bounds.weights[layer + 1]], np.zeros(size)
+        full[storage.positions(layer) if part.size < size else slice(None)] = part
+        weights.append(full.reshape(network.sizes[layer + 1], network.sizes[layer]))
     return weights, [vector[a:b].astype(float) for a, b in zip(bounds.biases[:-1], bounds.biases[1:], strict=True)]
 
 
+def join(network, weights, biases):
+    """The vector of stored parameters that weights and biases, in full, make."""
+    flat = [w.reshape(-1) for w in weights]
+    stored = [
+        w if n == w.size else w[network.storage.positions(i)]
+        for i, (w, n) in enumerate(zip(flat, np.diff(network.layout.weights), strict=True))
+    ]
+    return np.concatenate(stored + biases)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_one_step_agrees_with_the_twin(dtype, name, activation):
-    network, samples = small(name, dtype, activation)
+@pytest.mark.parametrize("count", [23, 150])
+def test_one_step_agrees_with_the_twin(dtype, name, activation, count, execution):
+    network, samples = small(name, dtype, activation, count=count, execution=execution)
     weights, biases = split(network, network.values)
     y = samples.labels if name == "softmax_cross_entropy" else samples.targets.astype(float)
     total, hits, dweights, dbiases = reference.gradients(samples.x.astype(float), y, weights, biases, activation, name)
     before, frozen = network.values.copy(), Frozen(*samples, network.live, *network.layout[:4])
-    parameters, losses, right, done = run_steps(network, samples, [0.1], batch=23)
+    parameters, losses, right, done = run_steps(network, samples, [0.1], batch=count)
     assert done == 1
     assert losses[0] == pytest.approx(total, rel=1e-5 if dtype == "float32" else 1e-12)
     assert right[0] == hits
-    gradient = np.concatenate([g.reshape(-1) for g in dweights + dbiases])
+    gradient = join(network, dweights, dbiases)
     np.testing.assert_allclose(parameters.gradient, gradient, **TOLERANCE[dtype])
-    decay = np.arange(before.size) < network.total_weights
+    decay = np.arange(before.size) < network.layout.biases[0]
     w, v = reference.sgd_step(
         before.astype(float),
         np.zeros(before.size),
@@ -412,49 +760,58 @@ def test_one_step_agrees_with_the_twin(dtype, name, activation):
     frozen.check()
 
 
+def slopes(network, samples, chosen, **settings):
+    """The slopes of the mean loss along some parameters, by differences, and what the kernel says of them."""
+    values, count = network.values.copy(), len(samples.x)
+
+    def run(changed):
+        network.values[:] = changed
+        return run_steps(network, samples, [1e-9], batch=count, **settings)
+
+    gradient = run(values)[0].gradient
+    steps_ = 1e-6 * np.eye(values.size)[chosen]
+    differences = [(run(values + step)[1][0] - run(values - step)[1][0]) / (2e-6 * count) for step in steps_]
+    return differences, gradient[chosen]
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradients_are_finite_differences(name, activation):
-    network, samples = small(name, "float64", activation)
-    values = network.values.copy()
-
-    def mean_loss(changed):
-        network.values[:] = changed
-        return run_steps(network, samples, [1e-9], batch=23)[1][0] / 23
-
-    gradient = run_steps(network, samples, [1e-9], batch=23)[0].gradient
-    rng, h = np.random.default_rng(0), 1e-6
-    for p in rng.choice(values.size, 12, replace=False):
-        step = np.zeros_like(values)
-        step[p] = h
-        slope = (mean_loss(values + step) - mean_loss(values - step)) / (2 * h)
-        assert gradient[p] == pytest.approx(slope, rel=1e-5, abs=1e-8)
+def test_gradients_are_finite_differences(name, activation, execution):
+    network, samples = small(name, "float64", activation, execution=execution)
+    chosen = np.random.default_rng(0).choice(network.values.size, 12, replace=False)
+    differences, gradient = slopes(network, samples, chosen)
+    np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-8)
 
 
-def test_gradients_under_dropout_are_finite_differences():
-    network, samples = small("softmax_cross_entropy", "float64", "tanh")
-    values = network.values.copy()
-
-    def mean_loss(changed):
-        network.values[:] = changed
-        return run_steps(network, samples, [1e-9], batch=23, dropout=0.4)[1][0] / 23
-
-    gradient = run_steps(network, samples, [1e-9], batch=23, dropout=0.4)[0].gradient
-    for p in np.random.default_rng(0).choice(values.size, 20, replace=False):
-        step = np.zeros_like(values)
-        step[p] = 1e-6
-        slope = (mean_loss(values + step) - mean_loss(values - step)) / 2e-6
-        assert gradient[p] == pytest.approx(slope, rel=1e-5, abs=1e-8)
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_gradients_under_dropout_are_finite_differences(execution):
+    network, samples = small("softmax_cross_entropy", "float64", "tanh", execution=execution)
+    chosen = np.random.default_rng(0).choice(network.values.size, 20, replace=False)
+    differences, gradient = slopes(network, samples, chosen, dropout=0.4)
+    np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_what_a_step_drops_is_what_the_twin_drops(execution):
+    """150 samples in three tiles: each layer, unit and sample has a number of its own."""
+    network, samples = small("softmax_cross_entropy", "float64", "tanh", count=150, execution=execution)
+    key, out = reference.derive(reference.derive(11, random.DROPOUT), 0), samples.x.T
+    for layer, (w, b) in enumerate(zip(*split(network, network.values), strict=True)):
+        z = reference.dense_forward(out, w, b)
+        out = reference.dropout(reference.activate(z, "tanh"), reference.derive(key, layer), 0, 0.6)
+    losses = run_steps(network, samples, [0.1], batch=150, dropout=0.4)[1]
+    assert losses[0] == pytest.approx(reference.softmax_cross_entropy(z, samples.labels)[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_batches_cover_each_epoch_in_a_new_order(optimizer):
+def test_batches_cover_each_epoch_in_a_new_order(optimizer, execution):
     """Two epochs of 23 samples in batches of 10, 10 and 3, against the twin step by step."""
-    network, samples = small("softmax_cross_entropy", "float64")
-    weights = network.total_weights
+    network, samples = small("softmax_cross_entropy", "float64", execution=execution)
     w, live = network.values.copy(), network.live
     v, s = np.zeros_like(w), np.zeros_like(w)
-    decay = np.arange(w.size) < weights
+    decay = np.arange(w.size) < network.layout.biases[0]
     expected = []
     for number in range(6):
         if number % 3 == 0:
@@ -462,7 +819,7 @@ def test_batches_cover_each_epoch_in_a_new_order(optimizer):
         chosen = order[10 * (number % 3) : 10 * (number % 3) + 10]
         x, y = samples.x[chosen], samples.labels[chosen]
         total, _, *gradients = reference.gradients(x, y, *split(network, w), "relu", "softmax_cross_entropy")
-        g = np.concatenate([part.reshape(-1) for group in gradients for part in group])
+        g = join(network, *gradients)
         expected.append(total)
         if optimizer == "sgd":
             w, v = reference.sgd_step(w, v, g, live, 0.05, 0.9, False, 0.001 * decay, 0.01 * decay)
@@ -473,9 +830,10 @@ def test_batches_cover_each_epoch_in_a_new_order(optimizer):
     np.testing.assert_allclose(network.values, w, rtol=1e-9, atol=1e-12)
 
 
-def test_one_call_of_many_steps_equals_many_calls():
-    once, samples = small("softmax_cross_entropy", "float32")
-    often, _ = small("softmax_cross_entropy", "float32")
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_one_call_of_many_steps_equals_many_calls(execution):
+    once, samples = small("softmax_cross_entropy", "float32", execution=execution)
+    often, _ = small("softmax_cross_entropy", "float32", execution=execution)
     run_steps(once, samples, [0.05] * 5, batch=10, dropout=0.3)
     velocity = np.zeros_like(often.values)
     for step in range(5):
@@ -483,12 +841,21 @@ def test_one_call_of_many_steps_equals_many_calls():
     np.testing.assert_array_equal(once.values, often.values)
 
 
-def test_lanes_do_not_matter():
-    narrow, samples = small("softmax_cross_entropy", "float64")
-    wide, _ = small("softmax_cross_entropy", "float64")
-    run_steps(narrow, samples, [0.1] * 4, batch=23, lanes=16, dropout=0.3)
-    run_steps(wide, samples, [0.1] * 4, batch=23, lanes=32, dropout=0.3)
-    np.testing.assert_allclose(narrow.values, wide.values, rtol=1e-11, atol=1e-14)
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_the_order_of_samples_in_tiles_does_not_matter(execution):
+    """150 samples in tiles of 64, 64 and 48 lanes: each sample in another tile and another lane."""
+    one, samples = small("softmax_cross_entropy", "float64", count=150, execution=execution)
+    other, _ = small("softmax_cross_entropy", "float64", count=150, execution=execution)
+    run_steps(one, samples, [0.1] * 4, batch=150)
+    run_steps(
+        other, samples._replace(x=samples.x[::-1].copy(), labels=samples.labels[::-1].copy()), [0.1] * 4, batch=150
+    )
+    np.testing.assert_allclose(one.values, other.values, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize(("count", "lanes"), [(1, 16), (16, 16), (17, 32), (48, 48), (49, 64), (64, 64)])
+def test_lanes(count, lanes):
+    assert tile.lanes_for(count) == lanes
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -500,9 +867,10 @@ def test_a_loss_that_is_not_finite_ends_the_call_before_its_update(dtype, bad):
     assert np.isfinite(network.values).all()
 
 
+@pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("count", [1, 16, 65, 130])
-def test_forward_samples(dtype, name, count):
-    network, samples = small("mean_squared_error", dtype, name, count=count)
+def test_forward_samples(dtype, name, count, execution):
+    network, samples = small("mean_squared_error", dtype, name, count=count, execution=execution)
     expected = reference.forward(samples.x.astype(float), *split(network, network.values), name)[1][-1].T
     np.testing.assert_allclose(network.logits(samples.x), expected, **TOLERANCE[dtype])

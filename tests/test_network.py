@@ -2,13 +2,17 @@
 
 import copy
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import reference
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fastprune as fp
+from fastprune.allocation import erdos_renyi
 
 
 def pruned(sparsity=0.6, sizes=(5, 8, 3), **settings):
@@ -21,6 +25,8 @@ def pruned(sparsity=0.6, sizes=(5, 8, 3), **settings):
 def same(a, b):
     np.testing.assert_array_equal(a.values, b.values)
     np.testing.assert_array_equal(a.live, b.live)
+    for mask, other in zip(a.masks, b.masks, strict=True):
+        np.testing.assert_array_equal(mask, other)
     assert repr(a) == repr(b)
     assert a.values.dtype == b.values.dtype
 
@@ -36,13 +42,86 @@ def test_initialization_has_the_variance_it_is_named_after():
     assert not any(bias.any() for bias in he.biases)
 
 
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=5), st.floats(0, 1, exclude_min=True))
+def test_density_is_exact_and_shared_out_by_erdos_renyi(sizes, density):
+    network = fp.MLP(sizes, density=density)
+    live = max(1, round(density * network.total_weights))
+    assert network.live_weights == sum(int(mask.sum()) for mask in network.masks) == live
+    assert network.layer_live_weights == erdos_renyi(live, sizes)
+    assert network.sparsity == (network.total_weights - live) / network.total_weights
+    assert all(w[mask].all() and not w[~mask].any() for w, mask in zip(network.weights, network.masks, strict=True))
+
+
+@pytest.mark.parametrize("density", [0.03, 0.5, 0.8])
+def test_the_live_weights_are_chosen_at_random_by_the_seed(density):
+    networks = [fp.MLP([40, 50, 30], density=density, seed=seed) for seed in (0, 0, 1)]
+    same(networks[0], networks[1])
+    for mask, other in zip(networks[0].masks, networks[2].masks, strict=True):
+        assert (mask != other).any()
+    chosen = sum(fp.MLP([8, 9], density=density, seed=seed).masks[0] for seed in range(400)) / 400
+    assert abs(chosen - chosen.mean()).max() < 4.5 * (density * (1 - density) / 400) ** 0.5
+    assert chosen.mean() == pytest.approx(density, abs=0.01)
+
+
+@pytest.mark.parametrize("execution", ["dense", "sparse", "auto"])
+def test_density_does_not_depend_on_how_layers_are_stored(execution):
+    network, other = (fp.MLP([40, 50, 30], density=0.3, seed=3, execution=how) for how in ("auto", execution))
+    for array, twin in zip(network.weights + network.masks, other.weights + other.masks, strict=True):
+        np.testing.assert_array_equal(array, twin)
+
+
+def test_density_1_is_no_density():
+    same(fp.MLP([40, 50, 30], density=1.0), fp.MLP([40, 50, 30]))
+    for execution in ("dense", "sparse"):
+        for weights, others in zip(
+            fp.MLP([40, 50, 30], execution=execution).weights, fp.MLP([40, 50, 30]).weights, strict=True
+        ):
+            np.testing.assert_array_equal(weights, others)
+
+
+def test_the_least_density_keeps_one_weight():
+    network = fp.MLP([40, 50, 30], density=1e-12)
+    assert network.live_weights == 1
+    assert np.isfinite(network.logits(np.ones((3, 40)))).all()
+
+
+def test_the_variance_of_initialization_is_of_live_weights():
+    he, glorot = (fp.MLP([400, 300], density=0.1, initialization=kind) for kind in ("he", "glorot"))
+    assert he.weights[0][he.masks[0]].std() == pytest.approx((2 / 40) ** 0.5, rel=0.02)
+    assert glorot.weights[0][glorot.masks[0]].std() == pytest.approx((2 / 70) ** 0.5, rel=0.02)
+
+
+def test_a_network_that_is_sparse_from_the_start_never_takes_the_memory_of_a_dense_one(tmp_path):
+    """784-20000-20000-10: 416 million weights, of which 200,000 are live."""
+    sizes = [784, 20000, 20000, 10]
+    x, y = np.random.default_rng(0).standard_normal((20, 784)).astype("float32"), np.arange(20) % 10
+    fp.Trainer(fp.MLP([3, 2])).fit(np.ones((2, 3)), [0, 1], 1)  # what is compiled is not counted
+    tracemalloc.start()
+    try:
+        network = fp.MLP(sizes, density=200_000 / 415_880_000)
+        assert network.live_weights == 200_000
+        history = fp.Trainer(network, learning_rate=0.01).fit(x, y, 1)
+        network.save(tmp_path / "net.npz")
+        loaded = fp.load(tmp_path / "net.npz")
+        fp.Trainer(network).prune(np.arange(1000))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6 < network.total_weights
+    assert np.isfinite(history.train.loss)
+    assert network.live_weights == 199_000
+    assert loaded.live_weights == 200_000
+    assert loaded.layer_live_weights[1:] == network.layer_live_weights[1:]
+
+
 def test_seeds_differ_and_repeat():
     np.testing.assert_array_equal(fp.MLP([4, 3, 2], seed=5).values, fp.MLP([4, 3, 2], seed=5).values)
     assert (fp.MLP([4, 3, 2], seed=5).values != fp.MLP([4, 3, 2], seed=6).values)[:18].all()
 
 
-def test_weights_biases_and_masks_are_copies_of_the_right_shape():
-    network = pruned()
+@pytest.mark.parametrize("execution", ["dense", "sparse"])
+def test_weights_biases_and_masks_are_copies_of_the_right_shape(execution):
+    network = pruned(execution=execution)
     assert [w.shape for w in network.weights] == [m.shape for m in network.masks] == [(8, 5), (3, 8)]
     assert [b.shape for b in network.biases] == [(8,), (3,)]
     before = network.values.copy(), network.live.copy()
@@ -59,7 +138,9 @@ def test_sparsity_counts_weights_and_no_biases():
     assert network.sparsity == 0.5
     assert network.compression == 2
     assert network.layer_sparsity == [0.5, 0.5]
-    assert network.live[64:].all(), "biases stay"
+    biases = network.live[network.layout.biases[0] :]
+    assert biases.size == 11
+    assert biases.all(), "biases stay"
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy"])
@@ -200,7 +281,11 @@ def damaged(tmp_path, **changes):
         ({"fastprune_format": np.array(99)}, "format 99"),
         ({"settings": None}, "no array 'settings' in it"),
         ({"settings": np.array('{"sizes": [5, 8, 3], "colour": "red"}')}, "colour"),
-        ({"settings": np.array('{"sizes": [5, 0, 3]}')}, r"sizes\[1\]"),
+        (
+            {"settings": np.array('{"sizes": [5, 0, 3], "activation": "relu", "loss": null, "dtype": "float32"}')},
+            r"sizes\[1\]",
+        ),
+        ({"settings": np.array('{"sizes": [5, 8, 3]}')}, "activation"),
         ({"biases": np.zeros(3, "float32")}, r"biases: expected finite float32 \(11,\), got float32 \(3,\)"),
         ({"biases": np.full(11, np.nan, "float32")}, "biases: expected finite"),
         ({"biases": np.zeros(11)}, "got float64"),
@@ -256,6 +341,13 @@ def test_networks_can_be_copied_and_pickled():
         ({"seed": 1.5}, "seed: expected an integer"),
         ({"seed": 2**64}, "seed: expected an integer of at most"),
         ({"sizes": [2**40, 2**40]}, "sizes: expected weights that can be counted"),
+        ({"density": 0}, r"density: expected a number in \(0, 1\], got 0"),
+        ({"density": 1.5}, r"density: expected a number in \(0, 1\], got 1.5"),
+        ({"density": float("nan")}, "density: expected a number"),
+        ({"execution": "fast"}, "execution: expected one of 'auto', 'dense', 'sparse', got 'fast'"),
+        ({"execution": ["dense", "sparse"]}, "execution: expected one for each of 1 layers, got 2"),
+        ({"execution": ["blocked"]}, "execution: expected one of"),
+        ({"execution": None}, "execution: expected"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -110,11 +110,12 @@ def test_failure_c_pruned_weights_never_come_back(dense):
     data, network = dense
     network = copy_of(network)
     trainer = fp.Trainer(network, learning_rate=0.001, momentum=0.9, batch_size=None)
-    dead = np.zeros(network.values.size, bool)
+    dead = [np.zeros_like(mask) for mask in network.masks]
     for number in ({"q": 20.0}, {"sparsity": 0.5}, {"quality": 0.5}, {"q": 5.0}):
         fp.Pruner(trainer, schedule=[0.0]).step(**number)
         trainer.fit(data.x_train, data.y_train, 5)
-        assert (network.live[dead] == 0).all()
-        assert (network.live == 0).sum() > dead.sum()
-        dead = network.live == 0
-        assert not network.values[dead].any()
+        now = [~mask for mask in network.masks]
+        assert all((old <= new).all() for old, new in zip(dead, now, strict=True))
+        assert sum(map(np.sum, now)) > sum(map(np.sum, dead))
+        dead = now
+        assert not any(weights[gone].any() for weights, gone in zip(network.weights, dead, strict=True))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastprune as fp
-from fastprune.rules import count_for, share_out
+from fastprune.rules import count_for
 
 
 def network_of(*layers):
@@ -85,7 +85,7 @@ def test_percentile_0_removes_the_smallest_and_100_all():
 
 def test_std_is_measured_around_the_mean_of_the_live_weights():
     network = network_of([[0.5, -3.0, 3.0, 100.0]])
-    network.live[3], network.values[3] = 0, 0
+    fp.Trainer(network).prune(np.array([3]))
     deviation = np.std([0.5, -3.0, 3.0])
     assert 0.5 < 0.25 * deviation < 3
     record = prune(network, quality=0.25)
@@ -208,15 +208,16 @@ shapes = st.lists(st.integers(1, 6), min_size=2, max_size=5)
 )
 def test_counts_are_exact_and_masks_nested(sizes, targets, scope):
     network = fp.MLP(sizes)
-    weights, before = network.total_weights, network.live.copy()
+    weights, before = network.total_weights, network.masks
     reached = 0
     for sparsity in targets:
         record = prune(network, sparsity=sparsity, scope=scope)
         reached = max(reached, math.floor(sparsity * weights + 0.5))
         assert network.live_weights == record.live == weights - reached
-        assert (network.live <= before).all()
-        assert not network.values[network.live == 0].any()
-        before = network.live.copy()
+        for values, mask, old in zip(network.weights, network.masks, before, strict=True):
+            assert (mask <= old).all()
+            assert not values[~mask].any()
+        before = network.masks
 
 
 @given(shapes, st.floats(0, 1, exclude_max=True))
@@ -255,23 +256,3 @@ def test_min_keep_of_global_scope_is_exact_or_refused(sizes, sparsity, min_keep)
     assert network.total_weights - network.live_weights == wanted
     for size, live in zip(network.layer_sizes, network.layer_live_weights, strict=True):
         assert live >= min(size, min_keep)
-
-
-@given(st.data())
-def test_share_out(data):
-    sizes = data.draw(st.lists(st.integers(1, 50), min_size=1, max_size=6))
-    pruned = [data.draw(st.integers(0, size)) for size in sizes]
-    total = data.draw(st.integers(sum(pruned), sum(sizes)))
-    shares = share_out(total, sizes, pruned)
-    assert sum(shares) == total
-    assert all(old <= new <= size for old, new, size in zip(pruned, shares, sizes, strict=True))
-    # No layer that lost weights is left with a higher sparsity than another could have taken, give or take one weight.
-    for size, share, old in zip(sizes, shares, pruned, strict=True):
-        others = zip(sizes, shares, strict=True)
-        assert share == old or all((share - 1) / size <= (new + 1) / other for other, new in others)
-
-
-def test_share_out_leaves_alone_what_is_past_the_common_sparsity():
-    assert share_out(60, [100, 100], [50, 0]) == [50, 10]
-    assert share_out(60, [100, 100], [10, 0]) == [30, 30]
-    assert share_out(3, [2, 2, 2, 2], [0, 0, 0, 0]) == [1, 1, 1, 0]

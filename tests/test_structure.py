@@ -21,12 +21,17 @@ ALLOWED = {
     "blas": set(),
     "schedules": {"check"},
     "datasets": {"kernels", "check", "files"},
-    "network": {"kernels", *TOOLS},
-    "rules": {"kernels", *TOOLS, "network"},
-    "trainer": {"kernels", *TOOLS, "network", "schedules"},
+    "allocation": set(),
+    "storage": {"kernels"},
+    "team": {"kernels", "check"},
+    "inference": {"kernels", *TOOLS, "storage", "team"},
+    "frozen": {"kernels", "storage", "team", "inference"},
+    "network": {"kernels", *TOOLS, "allocation", "storage", "team", "inference", "frozen"},
+    "rules": {"kernels", *TOOLS, "network", "allocation"},
+    "trainer": {"kernels", *TOOLS, "network", "schedules", "storage", "team", "inference"},
     "pruner": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer"},
     "sweep": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer", "pruner", "datasets"},
-    "__init__": {"network", "schedules", "trainer", "pruner", "datasets"},
+    "__init__": {"network", "frozen", "schedules", "trainer", "pruner", "datasets"},
 }
 
 
@@ -51,7 +56,18 @@ def test_imports_point_one_way(path):
 
 def test_kernels_import_numba_and_numpy_and_little_else():
     outside = {name.split(".")[0] for path in (PACKAGE / "kernels").glob("*.py") for name in imports(path)}
-    assert outside <= {"numpy", "numba", "llvmlite", "math", "typing", "collections", "hashlib", "pathlib", "fastprune"}
+    assert outside <= {
+        "numpy",
+        "numba",
+        "llvmlite",
+        "math",
+        "typing",
+        "collections",
+        "hashlib",
+        "pathlib",
+        "sys",
+        "fastprune",
+    }
 
 
 def test_nothing_but_kernels_is_compiled():
@@ -61,16 +77,36 @@ def test_nothing_but_kernels_is_compiled():
 
 
 def test_kernels_are_kernels():
-    """Every function is compiled, takes ten arguments at the most, and allocates nothing."""
+    """Every function is compiled, takes ten arguments at the most, and allocates nothing.
+
+    Around intrinsics, which write instructions, stand plain helpers; they are private. Classes are named tuples, or
+    Numba's types.
+    """
     makers = {"empty", "zeros", "ones", "full", "arange", "array", "copy", "concatenate", "empty_like", "zeros_like"}
     for path in (PACKAGE / "kernels").glob("*.py"):
         if path.name == "jit.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef):
-                assert [ast.unparse(decorator) for decorator in node.decorator_list] == ["kernel"], node.name
+        tree = ast.parse(path.read_text())
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        decorators = [[ast.unparse(decorator) for decorator in node.decorator_list] for node in functions]
+        for node, names in zip(functions, decorators, strict=True):
+            if names == ["intrinsic"]:
+                assert node.args.args[0].arg == "typing_context", node.name
+            elif names:
+                assert names in (["kernel"], ["inner_kernel"]), node.name
                 assert len(node.args.args) <= 10, node.name
-                assert ast.get_docstring(node), node.name
+                assert not any(isinstance(inner, ast.FunctionDef) for part in node.body for inner in ast.walk(part))
+            else:
+                assert node.name.startswith("_"), f"{path.name}: {node.name}"
+                assert ["intrinsic"] in decorators, f"{path.name}: {node.name}"
+            assert ast.get_docstring(node) or not names, node.name
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                bases = {ast.unparse(base) for base in node.bases}
+                assert bases <= {"NamedTuple", "types.Type", "models.PrimitiveModel"}, node.name
+                numba_type = "NamedTuple" not in bases
+                assert numba_type or not any(isinstance(part, ast.FunctionDef) for part in node.body), node.name
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 assert node.func.attr not in makers, f"{path.name}: {ast.unparse(node)}"
 

@@ -177,20 +177,29 @@ def test_blas_has_one_thread_inside_and_its_own_outside():
     assert threads() == before
 
 
-def test_pruned_weights_and_their_state_stay_zero():
+def scattered(network, vector):
+    """The weights of a vector of stored parameters, in full; what is not stored is 0."""
+    return [network._scattered(layer, vector[low:high]) for layer, (low, high) in network._bounds()]
+
+
+@pytest.mark.parametrize("execution", ["dense", "sparse", ["sparse", "dense"]])
+def test_pruned_weights_and_their_state_stay_zero(execution):
     """Invariant 1, through momentum, Nesterov, Adam and decay."""
     x, y = blobs()
     for settings in ({}, {"nesterov": True}, {"optimizer": "adam", "learning_rate": 0.01}):
-        network = fp.MLP([4, 8, 3])
+        network = fp.MLP([4, 8, 3], execution=execution)
         trainer = fp.Trainer(network, batch_size=16, l1=0.001, l2=0.001, **settings)
         trainer.fit(x, y, 3)  # momentum is under way
         fp.Pruner(trainer, schedule=[0.0]).step(sparsity=0.6)
-        dead = network.live == 0
+        masks = network.masks
         for _ in range(3):
-            for vector in (network.values, trainer._velocity, trainer._square):
-                assert not vector[dead[: vector.size]].any()
+            for vector in trainer.snapshot().vectors:
+                full = scattered(network, vector) if vector.size else []
+                assert not any(w[~mask].any() for w, mask in zip(full, masks, strict=False))
             trainer.fit(x, y, 2)
-        assert network.values[network.live == 1].all()
+        assert all(w[mask].all() for w, mask in zip(network.weights, masks, strict=True))
+        for now, then in zip(network.masks, masks, strict=True):
+            np.testing.assert_array_equal(now, then)
         assert network.sparsity == pytest.approx(0.6, abs=0.01)
 
 
@@ -249,6 +258,30 @@ def test_states_of_large_sets_are_compared_by_a_part_of_them(monkeypatch):
     }
 
 
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
+def test_large_sets_are_evaluated_in_parts(monkeypatch, loss):
+    x, y = blobs(150)
+    y = y if loss == "softmax_cross_entropy" else np.eye(3)[y]
+    network = fp.MLP([4, 8, 3], loss=loss, dtype="float64", seed=1)
+    whole = fp.Trainer(network).evaluate(x, y)
+    monkeypatch.setattr(trainer, "_LOGITS", 1)
+    parts = fp.Trainer(network).evaluate(x, y)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-12)
+    assert (parts.accuracy, parts.collapsed) == (whole.accuracy, whole.collapsed)
+
+
+def test_a_collapse_is_one_of_all_parts(monkeypatch):
+    """Each part has one answer, and a loss of the entropy; that is a collapse if the answers are the same."""
+    monkeypatch.setattr(trainer, "_LOGITS", 1)
+    y = np.arange(128) % 2
+    network = fp.MLP([1, 2], dtype="float64", loss="softmax_cross_entropy")
+    network.values[:] = 0
+    x = np.repeat([[1.0], [-1.0]], 64, axis=0)
+    assert fp.Trainer(network).evaluate(x, y).collapsed
+    network.values[0] = 1e-9
+    assert not fp.Trainer(network).evaluate(x, y).collapsed
+
+
 def test_the_best_state_is_the_best_on_held_out_samples():
     """Labels of noise: what is learned of them does not hold for others, and the start is the best."""
     rng = np.random.default_rng(0)
@@ -280,7 +313,7 @@ def test_restored_state_includes_masks_momentum_and_the_count_of_updates(optimiz
         fp.Pruner(trainer, schedule=[0.0]).step(sparsity=0.9)
         trainer.fit(x, y, 2)
     np.testing.assert_array_equal(*ends)
-    assert state.vectors[2].any(), "momentum"
+    assert state.vectors[1].any(), "momentum"
 
 
 @pytest.mark.parametrize("flop", [1, 1e9])
@@ -445,8 +478,11 @@ def test_digits(digits):
         ({"batch_size": 2.0}, "batch_size: expected an integer"),
         ({"tolerance": -1e-9}, "tolerance: expected a number"),
         ({"patience": 0}, "patience: expected an integer of at least 1"),
-        ({"n_jobs": 2}, "n_jobs: expected 1"),
-        ({"n_jobs": 0}, "n_jobs: expected an integer of at least 1"),
+        ({"n_jobs": 0}, "n_jobs: expected a number of threads, or -1 for all cores, got 0"),
+        ({"n_jobs": -2}, "n_jobs: expected a number of threads, or -1 for all cores, got -2"),
+        ({"n_jobs": 1.5}, "n_jobs: expected"),
+        ({"n_jobs": True}, "n_jobs: expected"),
+        ({"n_jobs": None}, "n_jobs: expected"),
         ({"seed": -1}, "seed: expected an integer of at least 0"),
         ({"seed": 2**64}, "seed: expected an integer of at most 18446744073709551615"),
     ],

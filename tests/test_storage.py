@@ -1,0 +1,208 @@
+"""Where parameters lie: tables, mirrors, computed units and compaction, against masks and brute force."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+import fastprune as fp
+from fastprune import storage
+from fastprune.kernels.activation import TANH
+
+EXECUTION = st.sampled_from(["dense", "sparse"])
+
+
+@st.composite
+def layers(draw):
+    """Sizes of a small network, how each layer is stored, and masks."""
+    sizes = draw(st.lists(st.integers(1, 7), min_size=2, max_size=5))
+    execution = [draw(EXECUTION) for _ in sizes[1:]]
+    masks = [
+        draw(st_numpy.arrays(bool, shape)) & (draw(st.integers(0, 9)) > 0)
+        for shape in zip(sizes[1:], sizes[:-1], strict=True)
+    ]
+    return sizes, execution, masks
+
+
+def stored(sizes, execution, masks):
+    return storage.from_positions(sizes, execution, TANH, [np.flatnonzero(mask) for mask in masks])
+
+
+def part(array, bounds, index):
+    return array[bounds[index] : bounds[index + 1]]
+
+
+def lines_of(lines, layer):
+    """The layer's table, flat, and the units at the other ends."""
+    return part(lines.starts, lines.offsets, layer), part(lines.others, lines.entries, layer)
+
+
+def assert_lines(found, mask, units, block):
+    starts, others = reference.sparse_table(mask, units, block)
+    np.testing.assert_array_equal(found[0], starts.reshape(-1))
+    np.testing.assert_array_equal(found[1], others)
+
+
+@given(layers())
+def test_positions_and_marks_are_those_of_the_masks(network):
+    sizes, execution, masks = network
+    found = stored(*network)
+    for layer, mask in enumerate(masks):
+        np.testing.assert_array_equal(found.positions(layer), np.flatnonzero(mask))
+        live = part(found.live, found.layout.weights, layer)
+        assert live.sum() == mask.sum()
+        assert live.size == (mask.size if execution[layer] == "dense" else mask.sum())
+        assert found.layout.sparse[layer] == (found.weights[layer] is not None) == (execution[layer] == "sparse")
+    assert found.live[found.layout.biases[0] :].all()
+    assert found.live.size == found.layout.biases[-1] == found.layout.weights[-1] + sum(sizes[1:])
+    np.testing.assert_array_equal(np.diff(found.layout.biases), sizes[1:])
+    np.testing.assert_array_equal(found.layout.rows, np.cumsum([0, *sizes[1:]]))
+    np.testing.assert_array_equal(found.layout.sizes, sizes)
+    assert found.layout.activation == TANH
+
+
+@given(layers())
+def test_computed_units_are_those_on_a_path_to_an_output_and_all_beside_dense_layers(network):
+    sizes, execution, masks = network
+    layout = stored(*network).layout
+    expected = reference.computed_units(masks, [how == "dense" for how in execution])
+    for level in range(len(sizes)):
+        np.testing.assert_array_equal(part(layout.units, layout.levels, level), expected[level])
+    np.testing.assert_array_equal(layout.blocks, sorted({unit // 16 for unit in expected[0].tolist()}))
+
+
+def test_inputs_are_read_in_blocks_of_16_in_which_one_is_used():
+    mask = np.zeros((2, 100), bool)
+    mask[[0, 1, 1], [31, 47, 99]] = True
+    np.testing.assert_array_equal(stored([100, 2], ["sparse"], [mask]).layout.blocks, [1, 2, 6])
+    np.testing.assert_array_equal(stored([100, 2], ["dense"], [mask]).layout.blocks, range(7))
+
+
+@given(layers(), st.integers(1, 8), st.sampled_from([0, 10**9]))
+def test_tables_walk_the_weights_of_computed_units(network, block, least):
+    """By output and by input unit, in one block and, where a line has enough weights, in several."""
+    _, execution, masks = network
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "_BLOCK_UNITS", block)
+        patch.setattr(storage, "_BLOCK_WEIGHTS", least)
+        layout = stored(*network).layout
+    for layer, mask in enumerate(masks):
+        above, below = part(layout.units, layout.levels, layer + 1), part(layout.units, layout.levels, layer)
+        outputs, inputs = lines_of(layout.outputs, layer), lines_of(layout.inputs, layer)
+        if execution[layer] == "dense":
+            assert not any(array.size for array in outputs + inputs)
+            continue
+        assert_lines(outputs, mask, above, mask.shape[1] if least else block)
+        if layer == 0:
+            assert not any(array.size for array in inputs)
+            continue
+        used = np.zeros_like(mask)
+        used[above] = mask[above]
+        assert_lines(inputs, used.T, below, mask.shape[0] if least else block)
+        positions = part(layout.inputs.positions, layout.inputs.entries, layer)
+        numbers = np.zeros(mask.shape, int)
+        numbers[mask] = np.arange(mask.sum())
+        np.testing.assert_array_equal(positions, numbers.T[used.T])
+
+
+def test_lines_are_walked_in_blocks_if_they_have_enough_weights_in_each():
+    for live, blocks in [(3 * 24 * 2, 3), (3 * 24 * 2 - 1, 1)]:
+        mask = np.zeros((2, 300), bool)
+        mask.reshape(-1)[np.random.default_rng(0).choice(600, live, replace=False)] = True
+        layout = stored([300, 2], ["sparse"], [mask]).layout
+        assert lines_of(layout.outputs, 0)[0].size == (blocks + 1) * 2
+
+
+@given(layers(), st.data())
+def test_what_is_left_is_what_a_fresh_storage_has(network, data):
+    """And the vectors that are joined hold each weight's own number."""
+    sizes, execution, masks = network
+    before = stored(*network)
+    after = [mask & data.draw(st_numpy.arrays(bool, mask.shape)) for mask in masks]
+    numbers, removed = [], []
+    for layer, (mask, new) in enumerate(zip(masks, after, strict=True)):
+        where = np.arange(mask.size) if execution[layer] == "dense" else np.flatnonzero(mask)
+        numbers.append(1000 * layer + where)
+        removed.append(before.layout.weights[layer] + np.flatnonzero(~new.reshape(-1)[where]))
+    vector = np.concatenate([*numbers, np.arange(sum(sizes[1:])) - 1000])
+    old_live = before.live.copy()
+    found, left = before.without(np.concatenate(removed))
+    expected = stored(sizes, execution, after)
+    np.testing.assert_array_equal(found.live, expected.live)
+    for one, other in zip(found.layout, expected.layout, strict=True):
+        for array, twin in zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]:
+            np.testing.assert_array_equal(array, twin)
+    joined = storage.join(vector, left)
+    for layer, new in enumerate(after):
+        where = np.arange(new.size) if execution[layer] == "dense" else np.flatnonzero(new)
+        np.testing.assert_array_equal(part(joined, found.layout.weights, layer), 1000 * layer + where)
+    np.testing.assert_array_equal(joined[found.layout.biases[0] :], np.arange(sum(sizes[1:])) - 1000)
+    np.testing.assert_array_equal(before.live, old_live)
+
+
+@pytest.mark.parametrize(
+    ("fan_in", "fan_out", "live", "sparse"),
+    [
+        (100, 100, 10000, False),
+        (100, 100, 6000, False),
+        (100, 100, 5999, True),
+        (100, 100, 0, True),
+        (100, 33, 3300, False),
+        (100, 32, 3200, True),
+        (10000, 1, 10000, True),
+    ],
+)
+def test_the_rule_of_density_and_shape(fan_in, fan_out, live, sparse):
+    assert storage.runs_sparse(fan_in, fan_out, live) == sparse
+    rest = np.arange(fan_in * fan_out)[:live]
+    assert storage.from_positions([fan_in, fan_out], ["auto"], TANH, [rest]).layout.sparse[0] == sparse
+    whole = storage.full([fan_in, fan_out], ["auto"], TANH)
+    assert whole.without(np.arange(live, fan_in * fan_out))[0].layout.sparse[0] == sparse
+
+
+def test_full_has_all_weights():
+    found = storage.full([5, 40, 3], ["auto", "auto"], TANH)
+    assert [weights is None for weights in found.weights] == [True, False]
+    assert found.live.all()
+    assert found.live.size == 200 + 120 + 43
+    np.testing.assert_array_equal(found.positions(0), np.arange(200))
+    np.testing.assert_array_equal(found.positions(1), np.arange(120))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "settings"),
+    [
+        ([4, 3], {"execution": "sparse"}),
+        ([4, 3], {}),
+        ([12, 1], {}),
+        ([40, 40], {"density": 0.007}),
+        ([2, 40, 2], {"execution": ["dense", "sparse"]}),
+    ],
+)
+def test_sparse_layers_beyond_the_reach_of_indices_are_refused(monkeypatch, sizes, settings):
+    monkeypatch.setattr(storage, "_MOST", 11)
+    with pytest.raises(ValueError, match="sizes: expected at most 11 units and weights in a sparse layer, got"):
+        fp.MLP(sizes, **settings)
+    fp.MLP([4, 3], execution="dense")
+    fp.MLP([11, 1])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "settings"),
+    [([2**31, 1], {}), ([1, 2**31 + 10], {"density": 1e-9}), ([1, 2**31 + 10], {"execution": "sparse"})],
+)
+def test_they_are_refused_before_memory_is_taken(sizes, settings):
+    with pytest.raises(ValueError, match="sizes: expected at most 2,147,483,647 units and weights in a sparse layer"):
+        fp.MLP(sizes, **settings)
+
+
+def test_memory_begins_on_a_cache_line():
+    for shape in [(1,), (3, 5), (0, 4), (7, 16)]:
+        for dtype in ("float32", "float64"):
+            array = storage.aligned_empty(shape, dtype)
+            assert (array.shape, array.dtype) == (shape, dtype)
+            assert array.ctypes.data % 64 == 0 or not array.size
+            assert array.flags.c_contiguous
+            assert array.flags.writeable
