@@ -17,7 +17,7 @@ from fastprune.inference import Predictor, forward
 from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
 from fastprune.kernels.layout import Bytes, Floats, Ints, Layout
 from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
-from fastprune.storage import EXECUTIONS, from_positions
+from fastprune.storage import EXECUTIONS, from_positions, stored_sparsely
 from fastprune.team import Threads
 
 ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
@@ -103,11 +103,14 @@ class MLP(Predictor):
         seed = check.integer("seed", seed, 0, 2**64 - 1)
         density = check.number("density", density, "(0, 1]")
         live = erdos_renyi(max(1, round(density * self.total_weights)), self.sizes)
+        how = _executions(execution, self.layers)
+        for one, (fan_in, fan_out), count in zip(how, pairwise(self.sizes), live, strict=True):
+            stored_sparsely(one, fan_in, fan_out, count)  # refuses what cannot be, before memory is taken
         positions = [
             None if count == size else _choose(size, count, np.random.default_rng([seed, layer, 1]))
             for layer, (count, size) in enumerate(zip(live, self.layer_sizes, strict=True))
         ]
-        self._store(positions, _executions(execution, self.layers))
+        self._store(positions, how)
         for layer, (low, high) in enumerate(pairwise(self.layout.weights)):
             where = positions[layer] if self.storage.weights[layer] is None else None
             values = self.values[low:high]

@@ -92,7 +92,9 @@ class Storage:
             fan_in, fan_out = self.sizes[layer : layer + 2]
             stored = self.weights[layer]
             marks = live[low:high]
-            if stored is None and not _sparse(self.execution[layer], fan_in, fan_out, int(np.count_nonzero(marks))):
+            if stored is None and not stored_sparsely(
+                self.execution[layer], fan_in, fan_out, int(np.count_nonzero(marks))
+            ):
                 left.append(slice(low, high))
                 weights.append(None)
                 continue
@@ -127,18 +129,13 @@ def from_positions(
     Raises
     ------
     ValueError
-        If a sparse layer has more weights or units than 32-bit indices reach.
+        See `stored_sparsely`.
     """
     weights: list[Weights | None] = []
     marks: list[Bytes] = []
     for (fan_in, fan_out), where in zip(pairwise(sizes), positions, strict=True):
         count = fan_in * fan_out if where is None else where.size
-        if _sparse(execution[len(weights)], fan_in, fan_out, count):
-            if max(count, fan_in, fan_out) > _MOST:
-                raise ValueError(
-                    f"sizes: expected at most {_MOST:,} units and weights in a sparse layer, got {count:,} weights in "
-                    f"layer {len(weights)}, {fan_in:,} to {fan_out:,} units"
-                )
+        if stored_sparsely(execution[len(weights)], fan_in, fan_out, count):
             weights.append(_by_position(np.arange(count) if where is None else where, fan_in, fan_out))
             marks.append(np.ones(count, np.uint8))
         else:
@@ -158,8 +155,21 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Floats:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def _sparse(execution: str, fan_in: int, fan_out: int, live: int) -> bool:
-    return runs_sparse(fan_in, fan_out, live) if execution == "auto" else execution == "sparse"
+def stored_sparsely(execution: str, fan_in: int, fan_out: int, live: int) -> bool:
+    """Whether a layer is stored sparsely: as `execution` has it, or by the rule.
+
+    Raises
+    ------
+    ValueError
+        If 32-bit indices do not reach so far.
+    """
+    sparse = runs_sparse(fan_in, fan_out, live) if execution == "auto" else execution == "sparse"
+    if sparse and max(live, fan_in, fan_out) > _MOST:
+        raise ValueError(
+            f"sizes: expected at most {_MOST:,} units and weights in a sparse layer, got {live:,} weights in one of "
+            f"{fan_in:,} to {fan_out:,} units"
+        )
+    return sparse
 
 
 def _by_position(positions: Ints, fan_in: int, fan_out: int) -> Weights:

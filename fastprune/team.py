@@ -43,14 +43,22 @@ class Threads:
     def run(self, call: Callable[[Team], _Result]) -> _Result:
         """Let every thread make the call, with its place in the team; give what the calling thread's returns."""
         barrier = np.zeros(LENGTH, np.int64)
+
+        def enter(thread: int) -> _Result:
+            try:
+                return call(Team(thread, self.count, barrier))
+            except BaseException:
+                barrier[ABANDONED] = 1  # by this thread: the others would wait for it
+                raise
+
         others: list[Future[_Result]] = []
         try:
             for thread in range(1, self.count):
                 assert self._pool is not None
-                others.append(self._pool.submit(call, Team(thread, self.count, barrier)))
-            return call(Team(0, self.count, barrier))
+                others.append(self._pool.submit(enter, thread))
+            return enter(0)
         except BaseException:
-            barrier[ABANDONED] = 1  # by this thread: the others would wait for it
+            barrier[ABANDONED] = 1  # not all may have been submitted
             raise
         finally:
             for other in others:

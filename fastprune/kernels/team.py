@@ -13,7 +13,7 @@ from fastprune.kernels.layout import Team
 # Elements of the barrier, a cache line apart; it begins as zeros.
 ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
 
-_SPINS = 2000  # some microseconds: more threads than cores must not spin for the one they wait for
+_SPINS = 20_000  # some tens of microseconds: more threads than cores must not spin for the one they wait for
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
