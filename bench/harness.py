@@ -90,7 +90,7 @@ def compare(benchmark, question, case, ours, peers, *, rounds=ROUNDS, threads=1,
             call()
             seconds[name].append(time.perf_counter() - start)
 
-    benchmark.pedantic(ours, setup=time_peers, rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(ours, setup=time_peers, rounds=rounds, warmup_rounds=min(1, rounds - 1))
     mine = np.array(benchmark.stats.stats.data)
     ratios = {name: float(np.median(np.array(theirs[-rounds:]) / mine)) for name, theirs in seconds.items()}
     record(

@@ -14,7 +14,7 @@ from fastprune.storage import runs_sparse
 SHAPES = [(784, 300), (300, 100), (1024, 1024), (4096, 1024), (1024, 64), (1024, 16), (100, 10)]
 
 
-@pytest.mark.parametrize("density", [1, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
+@pytest.mark.parametrize("density", [1, 0.8, 0.65, 0.55, 0.4])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 def test_rule(benchmark, shape, density):
     fan_in, fan_out = shape
@@ -37,5 +37,5 @@ def test_rule(benchmark, shape, density):
             ours,
             {f"fastprune, {other}": calls[other]},
             repeats=ours.steps,
-            rounds=5,
+            rounds=3,
         )

@@ -8,14 +8,14 @@ Networks are pruned by global magnitude, so that layers differ in density; the r
 import numpy as np
 import peers
 import pytest
-from harness import BATCH, check_same_steps, compare, layer_densities, mnist, noise, pruned, stepper, trainer_of
+from harness import BATCH, ROUNDS, check_same_steps, compare, layer_densities, mnist, noise, pruned, stepper, trainer_of
 
 import fastprune as fp
 from fastprune.blas import one_blas_thread
 
 DENSITIES = [1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01]
 # Steps of one timing: a fraction of a second for most peers.
-NETWORKS = {(784, 300, 100, 10): 50, (784, 1024, 1024, 10): 12, (4096, 4096, 1000): 5}
+NETWORKS = {(784, 300, 100, 10): 50, (784, 1024, 1024, 10): 12, (4096, 4096, 1000): 3}
 ALEXNET, KEPT = (9216, 4096, 4096, 1000), (0.09, 0.09, 0.25)
 
 
@@ -63,6 +63,7 @@ def step_against(benchmark, trainer, x, y, steps, only=None):
             stepper(trainer, x, y),
             calls,
             repeats=steps,
+            rounds=ROUNDS if network.total_weights < 10**7 else 3,
             densities=layer_densities(network),
             execution=network.execution,
         )

@@ -62,10 +62,8 @@ def _numeric(name: str, value: Any, expected: str) -> npt.NDArray[Any]:
 
 def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: str) -> Floats:
     """C-ordered, writable (each other kind would be compiled for anew), finite."""
-    floats = array
-    if array.dtype != dtype or not (array.flags.c_contiguous and array.flags.writeable):
-        with np.errstate(over="ignore"):  # what overflows is found below
-            floats = np.require(array, dtype, ["C", "W"])
+    with np.errstate(over="ignore"):  # what overflows is found below
+        floats = np.require(array, dtype, ["C", "W"])
     if not all_finite(floats.reshape(-1)):
         raise ValueError(f"{name}: expected {expected}, got NaN or infinity")
     return floats
@@ -73,6 +71,10 @@ def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: 
 
 def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
     """`x` as a (N, features) array of `dtype`, N at least 1."""
+    if type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == features and x.size:
+        flags = x.flags
+        if flags.c_contiguous and flags.writeable and all_finite(x.reshape(-1)):
+            return x  # as it is: a prediction of one sample takes a few microseconds
     expected = f"finite numbers of shape (N, {features})"
     array = _numeric(name, x, expected)
     if array.ndim != 2 or array.shape[1] != features:

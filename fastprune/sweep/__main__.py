@@ -45,7 +45,7 @@ def _sweep(command: Command) -> int:
         f"{config.rule} pruning; seeds {', '.join(map(str, config.seeds))}"
     )
     if not is_compiled(train_steps):
-        display.say("Compiling, once: this takes some 10 seconds.")
+        display.say("Compiling, once: this takes some 15 seconds.")
     results: list[SeedResult] = []
     code = 0
     try:
