@@ -51,11 +51,11 @@ class NumPy:
 
     def steps(self, x, y, batches):
         for rows in batches:
-            activations = [x[rows].T.astype(self.b[0].dtype)]
+            activations = [x[rows].T.astype(self.b[0].dtype, copy=False)]
             for layer, b in enumerate(self.b):
                 z = self.forward(layer, activations[-1]) + b
                 activations.append(np.maximum(z, 0) if layer < len(self.b) - 1 else z)
-            d = self.loss_gradient(activations.pop(), y[rows]) / len(rows)
+            d = self.loss_gradient(activations.pop(), y[rows]) / activations[0].shape[1]
             gradients_w, gradients_b = [], []
             for layer in reversed(range(len(self.b))):
                 gradients_w.insert(0, self.weight_gradient(layer, d, activations[layer]))

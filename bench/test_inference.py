@@ -123,8 +123,9 @@ def test_inference(benchmark, samples):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("samples", [1, 1024])
-def test_quick_inference(benchmark, samples):
+@pytest.mark.parametrize(("samples", "numpy_floor", "scipy_floor"), [(1, 1.4, 1.6), (1024, 3.3, 1.9)])
+def test_quick_inference(benchmark, samples, numpy_floor, scipy_floor):
+    """Floors at half of what a quiet machine shows."""
     ratios = against(benchmark, samples, only=())
-    assert ratios["SciPy CSR"] >= 1
-    assert ratios["NumPy"] >= 1
+    assert ratios["NumPy"] >= numpy_floor
+    assert ratios["SciPy CSR"] >= scipy_floor

@@ -45,4 +45,3 @@ def test_command(benchmark, tmp_path):
         {"the second run": (again, again / cold)},
         warm_start=warm,
     )
-    print(f"warm start {warm:.2f} s")

@@ -85,13 +85,12 @@ def test_alexnet(benchmark):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize(("density", "floors"), [(0.1, (2.0, 2.0, 2.0)), (0.02, (4.0, 4.0, 4.0))])
-def test_quick_step(benchmark, trained, density, floors):
+@pytest.mark.parametrize(("density", "floor"), [(0.1, 2.0), (0.02, 3.5)])
+def test_quick_step(benchmark, trained, density, floor):
     """Floors at half of what a quiet machine shows, for peers that are always there."""
     trainer, x, y = trained((784, 300, 100, 10))
     ratios = step_against(benchmark, pruned(trainer, density), x, y, 50, only=("NumPy, masks", "SciPy CSR"))
-    for ratio, floor in zip(ratios.values(), floors, strict=True):
-        assert ratio >= floor
+    assert min(ratios.values()) >= floor
 
 
 def test_share_of_blas(benchmark, trained):

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -28,7 +29,7 @@ def table(results):
     cpu = machine["cpu"]
     lines = [
         f"{cpu['brand_raw']}, {cpu['count']} cores, Python {machine['python_version']}, {versions}.",
-        "Medians; each ratio is that of seconds taken in turn (peer / fastprune: above 1, fastprune is faster).",
+        "Medians; each ratio is peer / fastprune, of seconds taken in turn, or of MiB: above 1, fastprune needs less.",
     ]
     questions = {}
     for one in results["benchmarks"]:
@@ -53,18 +54,31 @@ def table(results):
 SHOWN = {
     "share of BLAS's rate",
     "more",
-    "nothing_to_do",
+    "warm_start",
     "seconds",
     "densities",
     "two trainings side by side have this times the pace of one",
 }
 
 
-def main():
-    if "--no-run" not in sys.argv:
-        RESULTS.unlink(missing_ok=True)
-        command = ["pytest", str(HERE), "-s", "-m", "not quick", f"--benchmark-json={RESULTS}"]
+def run(files):
+    """Run the benchmarks of these files; what they give takes the place of what they gave before."""
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder, "new.json")
+        command = ["pytest", *files, "-s", "-m", "not quick", f"--benchmark-json={new}"]
         subprocess.run([sys.executable, "-m", *command], check=True)
+        results = json.loads(new.read_text())
+    if RESULTS.exists():
+        again = {one["fullname"] for one in results["benchmarks"]}
+        kept = [one for one in json.loads(RESULTS.read_text())["benchmarks"] if one["fullname"] not in again]
+        results["benchmarks"] = sorted(kept + results["benchmarks"], key=lambda one: one["fullname"].split("[")[0])
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def main():
+    files = sys.argv[1:] or [str(HERE)]
+    if files != ["--no-run"]:
+        run(files)
     readme = README.read_text()
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     text = BEGIN + "\n" + table(json.loads(RESULTS.read_text())) + "\n" + END

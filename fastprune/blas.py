@@ -14,7 +14,7 @@ _users = 0
 
 @cache
 def _controller() -> ThreadpoolController:
-    # The controller sees only what is loaded, and Numba's np.dot calls the BLAS that SciPy brings.
+    # The controller sees only what is loaded, and Numba's BLAS is the one that SciPy brings.
     import scipy.linalg.cython_blas  # noqa: F401
 
     return ThreadpoolController()

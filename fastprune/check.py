@@ -61,9 +61,9 @@ def _numeric(name: str, value: Any, expected: str) -> npt.NDArray[Any]:
 
 
 def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: str) -> Floats:
-    """C-ordered, writable (each other kind would be compiled for anew), finite."""
+    """C-ordered, aligned, writable (each other kind would be compiled for anew), finite."""
     with np.errstate(over="ignore"):  # what overflows is found below
-        floats = np.require(array, dtype, ["C", "W"])
+        floats = np.require(array, dtype, ["C", "A", "W"])
     if not all_finite(floats.reshape(-1)):
         raise ValueError(f"{name}: expected {expected}, got NaN or infinity")
     return floats
@@ -72,9 +72,9 @@ def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: 
 def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
     """`x` as a (N, features) array of `dtype`, N at least 1."""
     if type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == features and x.size:
-        flags = x.flags
-        if flags.c_contiguous and flags.writeable and all_finite(x.reshape(-1)):
-            return x  # as it is: a prediction of one sample takes a few microseconds
+        floats: Floats = x
+        if floats.flags.carray and all_finite(floats.reshape(-1)):
+            return floats  # as it is: a prediction of one sample takes a few microseconds
     expected = f"finite numbers of shape (N, {features})"
     array = _numeric(name, x, expected)
     if array.ndim != 2 or array.shape[1] != features:
@@ -111,7 +111,7 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
             raise ValueError(f"{name}: expected {expected}, got {came}")
         if array.min() < 0 or array.max() >= outputs:
             raise ValueError(f"{name}: expected {expected}, got values from {array.min()} to {array.max()}")
-        return np.require(array, np.int64, ["C", "W"]), np.empty((0, 0), dtype)
+        return np.require(array, np.int64, ["C", "A", "W"]), np.empty((0, 0), dtype)
     bounded = loss == "sigmoid_cross_entropy"
     expected = f"{'numbers in 0 .. 1' if bounded else 'finite numbers'} of shape ({count}, {outputs})"
     array = _numeric(name, y, expected)

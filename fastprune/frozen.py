@@ -15,9 +15,9 @@ from fastprune.team import Threads
 # So many samples are done faster one by one than in a tile, which has at least 16 lanes.
 _SINGLES = 8
 
-# What a block of a column costs, and what an input does besides, in multiplications of 64 bytes of a panel: from the
-# timings of layers of 1024 inputs and 300 to 4096 outputs, at densities from 0.003 to 0.1.
-_BLOCK_COST, _INPUT_COST = 1, 20
+# What an input of a layer in columns costs besides its blocks, in multiplications of 64 bytes: from timings with
+# 1024 inputs and 300 to 4096 outputs, at densities from 0.003 to 0.1.
+_INPUT_COST = 20
 
 
 class Part(NamedTuple):
@@ -76,7 +76,7 @@ class FrozenMLP(Predictor):
             values.append(np.pad(part.biases, (0, filled - fan_out)))
             cells = part.columns * filled + part.rows // self._narrow * self._narrow
             cells, block = np.unique(cells, return_inverse=True)
-            if filled * fan_in <= self._narrow * (_BLOCK_COST * cells.size + _INPUT_COST * fan_in):
+            if filled * fan_in <= self._narrow * (cells.size + _INPUT_COST * fan_in):
                 forms.append(PANELS)
                 panels = np.zeros((filled // panel, fan_in, panel), dtype)
                 panels[part.rows // panel, part.columns, part.rows % panel] = part.values

@@ -33,7 +33,7 @@ def forward(x: Floats, values: Floats, layout: Layout, threads: Threads) -> Floa
     def run(team: Team) -> None:
         forward_samples(out, workspace(order, 1, layout, values.dtype, training=False), x, values, layout, team)
 
-    with one_blas_thread() if layout.sparse.min() == 0 else nullcontext():  # as long as a small network takes
+    with one_blas_thread() if layout.sparse.min() == 0 else nullcontext():  # which takes as long as a small network
         threads.run(run)
     return out
 

@@ -224,10 +224,10 @@ class MLP(Predictor):
         >>> network.sparsify().sizes[1] < 300
         True
         """
-        parts = []
+        parts, biases = [], self.biases
         for layer, (low, high) in self._bounds():
             rows, columns = np.divmod(self.storage.positions(layer), self.sizes[layer])
-            parts.append(Part(rows, columns, self.values[low:high][self.live[low:high] > 0], self.biases[layer]))
+            parts.append(Part(rows, columns, self.values[low:high][self.live[low:high] > 0], biases[layer]))
         return FrozenMLP(self.sizes, parts, self.layout.activation, self.loss, self.dtype)
 
     def _logits(self, x: Floats) -> Floats:
@@ -240,7 +240,8 @@ class MLP(Predictor):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.
 
-        Only live weights are stored, with the distances between them: the file shrinks as the network is pruned.
+        Only live weights are stored, with the distances between them: the file shrinks as the network is pruned. How
+        layers run is not stored: `load` goes by the rule.
 
         Parameters
         ----------
@@ -339,7 +340,7 @@ def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:
     for layer, size in enumerate(network.layer_sizes):
         gaps = arrays.get(f"gaps_{layer}")
         where = None if gaps is None else np.cumsum(gaps, dtype=np.int64) - 1
-        if gaps is not None and where is not None and where.size and (gaps.min() < 1 or where[-1] >= size):
+        if where is not None and where.size and (where[0] < 0 or where[-1] >= size or (where[1:] <= where[:-1]).any()):
             raise ValueError(f"gaps_{layer} lead out of the layer")
         positions.append(where)
         _stored(arrays, f"weights_{layer}", size if where is None else where.size, network.dtype)

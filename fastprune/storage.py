@@ -18,11 +18,11 @@ EXECUTIONS = ("auto", "dense", "sparse")
 
 # The rule, from bench/test_rule.py: a sparse pass does what it does nearly as fast as BLAS, so that it wins as soon as
 # a fair part of the weights is gone; with few outputs BLAS is slow, and loses at any density.
-_DENSITY = 0.6
+_DENSITY = 0.7
 _FEW_OUTPUTS = 32
 
-# A line is walked in blocks of so many units of the other end, if it has so many weights in each: 128 rows of 64 lanes
-# of float32 fill 32 KiB, and stay in the nearest cache from line to line.
+# A layer is walked in blocks of so many units of the other end if its lines have on average so many weights in each.
+# 128 rows of 64 lanes of float32 fill 32 KiB, and stay in the nearest cache from line to line.
 _BLOCK_UNITS = 128
 _BLOCK_WEIGHTS = 24
 
@@ -32,7 +32,7 @@ _MOST = 2**31 - 1
 
 
 def runs_sparse(fan_in: int, fan_out: int, live: int) -> bool:
-    """Whether a layer of this shape with so many live weights is stored sparsely."""
+    """The rule of "auto": whether a layer of this shape with so many live weights is stored sparsely."""
     return fan_out <= _FEW_OUTPUTS or live < _DENSITY * fan_in * fan_out
 
 
@@ -54,7 +54,7 @@ class Storage:
     execution : list of str
         How each layer is to be stored: "dense", "sparse", or "auto", by the rule.
     weights : list of Weights or None
-        Of each sparse layer; None for a dense one.
+        Pointers and columns of each sparse layer's weights; None for a dense layer.
     live : ndarray of uint8 (P,)
         1 where a stored parameter is live. Sparse layers store no others.
     layout : Layout
@@ -114,11 +114,6 @@ def join(vector: npt.NDArray[Any], left: list[Any]) -> npt.NDArray[Any]:
     return np.concatenate([vector[part] for part in left])
 
 
-def full(sizes: list[int], execution: list[str], activation: int) -> Storage:
-    """The storage of a network without pruned weights."""
-    return from_positions(sizes, execution, activation, [None] * (len(sizes) - 1))
-
-
 def from_positions(
     sizes: list[int], execution: list[str], activation: int, positions: Sequence[Ints | None]
 ) -> Storage:
@@ -141,7 +136,8 @@ def from_positions(
         else:
             weights.append(None)
             mark = np.full(fan_in * fan_out, where is None, np.uint8)
-            mark[slice(0) if where is None else where] = 1
+            if where is not None:
+                mark[where] = 1
             marks.append(mark)
     marks.append(np.ones(sum(sizes[1:]), np.uint8))
     return _storage(sizes, execution, weights, np.concatenate(marks), activation)

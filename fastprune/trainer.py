@@ -292,7 +292,10 @@ class Trainer:
         Raises
         ------
         ValueError
-            If an argument is not as described, or the loss is not finite to begin with. Nothing has then been changed.
+            If an argument is not as described, the loss is not finite to begin with, or another trainer pruned or
+            restored the network. Nothing has then been changed.
+        RuntimeError
+            If the callback pruned or restored the network.
         DivergenceError
             If the loss, of training or held-out samples, becomes NaN or infinite. The network is then in the last
             state that was compared.
@@ -325,7 +328,7 @@ class Trainer:
         with Threads(self.n_jobs) as threads:
             span = self._span(batch, batches, held_out is not None)
             run = self._prepare(samples, batch, loss, threads)
-            storage = self.network.storage
+            values = self.network.values
             losses, hits = np.empty(steps), np.empty(steps, np.int64)
             # What states are compared by: without a held-out set the training set, or enough of it.
             watched = held_out or self._some(samples)
@@ -348,7 +351,7 @@ class Trainer:
                 if callback is not None:
                     size = batch if step % batches else count - (batches - 1) * batch
                     callback(Progress(step, steps, float(losses[step - 1] / size)))
-                    if self.network.storage is not storage:
+                    if self.network.values is not values:  # a prune and a restore both make new ones
                         raise RuntimeError(
                             "callback: expected it to leave the network alone, got it pruned or restored"
                         )
@@ -424,7 +427,8 @@ class Trainer:
         Raises
         ------
         ValueError
-            If a position is not that of a stored weight. Nothing is then removed.
+            If a position is not that of a stored weight, or another trainer pruned or restored the network. Nothing is
+            then removed.
         """
         self._check_storage()
         network = self.network
@@ -450,6 +454,11 @@ class Trainer:
         -------
         State
             For `restore`.
+
+        Raises
+        ------
+        ValueError
+            If another trainer pruned or restored the network.
 
         Examples
         --------
@@ -564,9 +573,10 @@ class Trainer:
             def call(team: Team) -> int:
                 return train_steps(parameters, space, layout, samples, recipe, span, team)
 
+            self._updates += len(rates)  # before the call: Ctrl-C comes as soon as it returns
             with one_blas_thread():
                 done = threads.run(call)
-            self._updates += done
+            self._updates -= len(rates) - done
             return done
 
         return run
@@ -584,7 +594,8 @@ class Trainer:
             out = np.ascontiguousarray(logits.T)
             part = loss_and_gradient(np.empty_like(out), out, samples, order, start, stop, 1.0, LOSSES[loss])
             total, right = total + part[0], right + part[1]
-            predicted.append(logits.argmax(axis=1) if loss == "softmax_cross_entropy" else logits > 0)
+            if loss != "mean_squared_error":
+                predicted.append(logits.argmax(axis=1) if loss == "softmax_cross_entropy" else logits > 0)
         mean = total / count
         if loss == "mean_squared_error":
             return Evaluation(mean, None, False)

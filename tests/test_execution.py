@@ -206,12 +206,13 @@ def test_same_bits_whatever_the_number_of_threads(sizes, execution, densities, e
 
 
 @pytest.mark.parametrize("batch_size", [None, 75])
-def test_same_bits_of_many_short_steps(batch_size):
+@pytest.mark.parametrize("density", [1.0, 0.05])  # of the latter, there are more biases than weights
+def test_same_bits_of_many_short_steps(batch_size, density):
     """That leave a thread little time to be late in without being seen."""
     x, y = samples((8, 300, 3))
     ends = []
     for n_jobs in (1, 2, 4):
-        network = fp.MLP((8, 300, 3), execution="sparse")
+        network = fp.MLP((8, 300, 3), execution="sparse", density=density)
         trainer = fp.Trainer(network, n_jobs=n_jobs, batch_size=batch_size, learning_rate=0.01)
         history = trainer.fit(x, y, 300)
         ends.append((network.values, history.epochs))
@@ -304,6 +305,14 @@ def test_a_network_that_a_callback_prunes_or_restores_ends_the_fit(monkeypatch, 
     with pytest.raises(RuntimeError, match="callback: expected it to leave the network alone"):
         trainer.fit(x, y, 2, callback=meddle)
     assert np.isfinite(trainer.fit(x, y, 1).train.loss), "training can go on"
+
+
+def test_a_restore_by_a_callback_is_noticed_even_if_nothing_was_pruned():
+    x, y = samples(SIZES)
+    trainer = fp.Trainer(fp.MLP(SIZES), batch_size=40)
+    state = trainer.snapshot()
+    with pytest.raises(RuntimeError, match="callback: expected it to leave the network alone"):
+        trainer.fit(x, y, 2, callback=lambda _: trainer.restore(state))
 
 
 def test_a_trainer_whose_network_another_one_pruned_or_restored_is_refused():

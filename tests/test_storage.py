@@ -146,8 +146,8 @@ def test_what_is_left_is_what_a_fresh_storage_has(network, data):
     ("fan_in", "fan_out", "live", "sparse"),
     [
         (100, 100, 10000, False),
-        (100, 100, 6000, False),
-        (100, 100, 5999, True),
+        (100, 100, 7000, False),
+        (100, 100, 6999, True),
         (100, 100, 0, True),
         (100, 33, 3300, False),
         (100, 32, 3200, True),
@@ -158,12 +158,12 @@ def test_the_rule_of_density_and_shape(fan_in, fan_out, live, sparse):
     assert storage.runs_sparse(fan_in, fan_out, live) == sparse
     rest = np.arange(fan_in * fan_out)[:live]
     assert storage.from_positions([fan_in, fan_out], ["auto"], TANH, [rest]).layout.sparse[0] == sparse
-    whole = storage.full([fan_in, fan_out], ["auto"], TANH)
+    whole = storage.from_positions([fan_in, fan_out], ["auto"], TANH, [None])
     assert whole.without(np.arange(live, fan_in * fan_out))[0].layout.sparse[0] == sparse
 
 
 def test_full_has_all_weights():
-    found = storage.full([5, 40, 3], ["auto", "auto"], TANH)
+    found = storage.from_positions([5, 40, 3], ["auto", "auto"], TANH, [None, None])
     assert [weights is None for weights in found.weights] == [True, False]
     assert found.live.all()
     assert found.live.size == 200 + 120 + 43

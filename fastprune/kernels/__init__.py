@@ -3,7 +3,7 @@
 Letters, the same in all files:
 
     N  samples          T  lanes of a tile        L  layers of weights
-    I  fan-in           O  fan-out                W  weights of the network
+    I  fan-in           O  fan-out                W  stored weights
     F  input features   K  outputs of the network P  parameters: W weights, then the biases
 
 A tile holds up to 64 samples feature-major, shape (features, T): a feature is one contiguous row of lanes. The last

@@ -32,24 +32,24 @@ def kernel(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
     Numba looks only at the file of the function itself: an edit of an inlined callee in another file would go on
     running old code (numba#9304). So the stamp of each cache entry is replaced by the digest of all kernel files.
     """
-    return _compile(function)
+    dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)(function)
+    if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
+        dispatcher._cache._cache_file._source_stamp = _DIGEST
+    return cast(Callable[_Parameters, _Result], dispatcher)
 
 
 def inner_kernel(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """The same for a function that only kernels call, with named tuples, which take long to be made callable."""
-    return _compile(function, no_cpython_wrapper=True)
+    """Compile a function that only kernels call, whose machine code is part of theirs.
+
+    It is neither callable from Python, which takes long to compile for named tuples, nor kept on disk by itself.
+    """
+    options: dict[str, Any] = {"no_cpython_wrapper": True}  # which Numba's type hints do not know
+    return cast(Callable[_Parameters, _Result], numba.njit(nogil=True, fastmath=_FASTMATH, **options)(function))
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make `function`, which writes LLVM instructions, callable from kernels: without its first argument."""
     return cast(Callable[..., Any], numba.extending.intrinsic(function))
-
-
-def _compile(function: Callable[_Parameters, _Result], **options: Any) -> Callable[_Parameters, _Result]:
-    dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, **options)(function)
-    if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
-        dispatcher._cache._cache_file._source_stamp = _DIGEST
-    return cast(Callable[_Parameters, _Result], dispatcher)
 
 
 def is_compiled(function: Any) -> bool:

@@ -41,51 +41,51 @@ _CHUNK = 256  # rows of a dense product that are never divided: BLAS is slower i
 _LINE = 8  # what a sparse line costs besides its weights, in weights
 
 
-@kernel
+@inner_kernel
 def tiles_of(batch: Batch) -> int:
     """Number of tiles of a batch."""
     return (batch.stop - batch.start + LANES - 1) // LANES
 
 
-@kernel
+@inner_kernel
 def lanes_of(batch: Batch, tile: int) -> int:
-    """Lanes of one of them."""
+    """Lanes of tile number `tile` of a batch."""
     return lanes_for(min(LANES, batch.stop - batch.start - tile * LANES))
 
 
-@kernel
+@inner_kernel
 def segment(array: Array, bounds: Ints, index: int) -> Array:
     """View of segment number `index` of a vector that `bounds` divides."""
     return array[bounds[index] : bounds[index + 1]]
 
 
-@kernel
+@inner_kernel
 def rows_of(stack: Floats, rows: Ints, level: int, lanes: int) -> Floats:
     """View of a level's rows, (units, lanes), in one tile's row of a workspace; level 1 is the first layer's."""
     first, last = rows[level - 1], rows[level]
     return stack[first * lanes : last * lanes].reshape(last - first, lanes)
 
 
-@kernel
+@inner_kernel
 def as_table(starts: Ints, lines: int) -> Ints:
     """View of a sparse layer's starts as a table, (B + 1, lines)."""
     return starts.reshape(starts.size // max(lines, 1), lines)
 
 
-@kernel
+@inner_kernel
 def chunks_of(rows: int) -> int:
     """Into how many parts a dense product of so many rows can be divided."""
     return max(1, rows // _CHUNK)
 
 
-@kernel
+@inner_kernel
 def work_of(starts: Ints) -> int:
     """What all lines of a sparse layer cost."""
     lines = starts.shape[1]
     return 0 if lines == 0 else starts[-1, -1] - starts[0, 0] + _LINE * lines
 
 
-@kernel
+@inner_kernel
 def line_at(starts: Ints, work: int) -> int:
     """The first line before which `work` is done."""
     low, high = 0, starts.shape[1]

@@ -10,7 +10,7 @@ from numba.core import cgutils
 from fastprune.kernels.jit import intrinsic, kernel
 from fastprune.kernels.layout import Team
 
-# Elements of the barrier, a cache line apart; it begins as zeros.
+# Elements of the barrier, two cache lines apart, which may be fetched in pairs; it begins as zeros.
 ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
 
 _SPINS = 20_000  # some tens of microseconds: more threads than cores must not spin for the one they wait for

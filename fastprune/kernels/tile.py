@@ -1,6 +1,6 @@
 """From samples to tiles."""
 
-from fastprune.kernels.jit import kernel
+from fastprune.kernels.jit import inner_kernel, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
 from fastprune.kernels.simd import BYTES, prefetch, transpose
 
@@ -14,7 +14,7 @@ def lanes_for(count: int) -> int:
     return (count + STEP - 1) // STEP * STEP
 
 
-@kernel
+@inner_kernel
 def as_tile(row: Floats, features: int, lanes: int) -> Floats:
     """View of the beginning of `row`, a vector, as (features, lanes)."""
     return row[: features * lanes].reshape(features, lanes)
@@ -68,7 +68,7 @@ def gather(
 @kernel
 def all_finite(x: Floats) -> bool:
     """Whether `x`, a vector, holds neither NaN nor infinity; without the temporary that NumPy would need."""
-    # No early return, so that the loop is vectorized: 0 times anything else is 0.
+    # No early return, so that the loop is vectorized: 0 times a finite number is 0, times NaN or infinity it is NaN.
     total = x.dtype.type(0)
     for i in range(x.size):
         total += x[i] * x.dtype.type(0)

@@ -68,11 +68,11 @@ def adam_step(
 @inner_kernel
 def update_step(parameters: Parameters, weights: int, update: Update, rate: float, step: int, team: Team) -> None:
     """Update this thread's share of the P parameters; only the first `weights` of them, which are no biases, decay."""
-    # Cut where vectors begin: the compiled loop does what is left over by other instructions.
-    first, last = share(parameters.values.size, 64, team)
     for part in range(2):
-        low = min(first, weights) if part == 0 else max(first, weights)
-        high = min(last, weights) if part == 0 else max(last, weights)
+        begin, end = (0, weights) if part == 0 else (weights, parameters.values.size)
+        # Cut where the part's vectors begin: the compiled loop does what is left over by other instructions.
+        low, high = share(end - begin, 64, team)
+        low, high = begin + low, begin + high
         l1 = update.l1 if part == 0 else 0.0
         l2 = update.l2 if part == 0 else 0.0
         values, live = parameters.values[low:high], parameters.live[low:high]
