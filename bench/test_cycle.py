@@ -90,6 +90,6 @@ def test_rounds_get_faster(benchmark):
         "784-300-100-10, two MNIST epochs a round: the last round",
         seconds[-1],
         {"dense": (dense, dense / seconds[-1])},
-        seconds={f"{one.sparsity:.3f}": round(one.seconds, 2) for one in history},
+        seconds=" ".join(f"{one.seconds:.2f} (at {one.sparsity:.3f})" for one in history),
     )
     assert seconds[-1] < seconds[0]

@@ -29,7 +29,8 @@ def table(results):
     cpu = machine["cpu"]
     lines = [
         f"{cpu['brand_raw']}, {cpu['count']} cores, Python {machine['python_version']}, {versions}.",
-        "Medians; each ratio is peer / fastprune, of seconds taken in turn, or of MiB: above 1, fastprune needs less.",
+        "Medians; each ratio is peer / fastprune, of seconds taken in turn, or of MiB: above 1, fastprune needs less. "
+        "In brackets behind a density: those of the layers.",
     ]
     questions = {}
     for one in results["benchmarks"]:
@@ -38,7 +39,9 @@ def table(results):
         peers = list(dict.fromkeys(name for row in rows for name in row["peers"]))
         lines += ["", f"| {question} | threads | fastprune | {' | '.join(peers)} |", "| --- " * (3 + len(peers)) + "|"]
         for row in rows:
-            cells = [row["case"], str(row["threads"]), value(row["fastprune"], row["unit"])]
+            layers = "/".join(f"{density:.2g}" for density in row["notes"].get("densities", []))
+            case = row["case"] + (f" ({layers})" if layers else "")
+            cells = [case, str(row["threads"]), value(row["fastprune"], row["unit"])]
             for name in peers:
                 peer = row["peers"].get(name)
                 cells.append(f"{peer['ratio']:.3g}x ({value(peer['value'], row['unit'])})" if peer else "")
@@ -56,7 +59,6 @@ SHOWN = {
     "more",
     "warm_start",
     "seconds",
-    "densities",
     "two trainings side by side have this times the pace of one",
 }
 
