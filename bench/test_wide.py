@@ -47,6 +47,6 @@ def test_full_batch(benchmark, density):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize(("density", "floor"), [(1, 3), (0.14, 10)])
+@pytest.mark.parametrize(("density", "floor"), [(1, 2.5), (0.14, 6.5)])
 def test_quick_full_batch(benchmark, density, floor):
     assert against_numpy(benchmark, density)["NumPy, float64"] >= floor
