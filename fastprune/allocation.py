@@ -4,23 +4,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 
-def share_out(
-    total: int, weights: Sequence[int], *, least: Sequence[int] | None = None, most: Sequence[int] | None = None
-) -> list[int]:
-    """Share `total` out in proportion to `weights`, where none gets less than `least`, or none more than `most`.
+def share_out(total: int, weights: Sequence[int], most: Sequence[int]) -> list[int]:
+    """Share `total` out in proportion to `weights`, where none gets more than `most`.
 
     Exact in the sum; each share is within one of the proportion, or at its bound. What the division leaves over goes
-    to the largest remainders, the first of equals. Only one of the bounds may be given.
+    to the largest remainders, the first of equals.
     """
-    sign, bounds = (1, least) if least is not None else (-1, most)
-    assert bounds is not None
-    assert least is None or most is None
-    shares = list(bounds)
+    shares = list(most)
     rest = list(range(len(weights)))
     while True:
         left = total - sum(shares[i] for i in range(len(weights)) if i not in rest)
         weight = sum(weights[i] for i in rest)
-        past = [i for i in rest if sign * bounds[i] * weight > sign * left * weights[i]]
+        past = [i for i in rest if most[i] * weight < left * weights[i]]
         if not past:
             break
         rest = [i for i in rest if i not in past]
@@ -39,4 +34,4 @@ def erdos_renyi(total: int, sizes: Sequence[int]) -> list[int]:
     """
     shapes = list(pairwise(sizes))
     ends = [fan_in + fan_out for fan_in, fan_out in shapes]
-    return share_out(total, ends, most=[fan_in * fan_out for fan_in, fan_out in shapes])
+    return share_out(total, ends, [fan_in * fan_out for fan_in, fan_out in shapes])

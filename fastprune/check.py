@@ -42,6 +42,13 @@ def integer(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
     return int(value)
 
 
+def boolean(name: str, value: Any) -> bool:
+    """`value`, if it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
 def pair(name: str, value: Any) -> tuple[Any, Any]:
     """`value`, if it is a pair of samples and labels."""
     if not isinstance(value, tuple | list) or len(value) != 2:

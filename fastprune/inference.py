@@ -22,7 +22,8 @@ def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any], tra
     offsets = np.empty((tiles, LANES // STEP, 2 * STEP), np.int64)
     inputs = aligned_empty((tiles, int(layout.sizes[0]) * LANES), dtype)
     activations, deltas = (aligned_empty((count, rows), dtype) for count in (tiles, tiles if training else 0))
-    return Workspace(order, offsets, inputs, activations, deltas, np.empty(tiles), np.empty(tiles, np.int64))
+    keep = np.ones(layout.sizes.size)
+    return Workspace(order, offsets, keep, inputs, activations, deltas, np.empty(tiles), np.empty(tiles, np.int64))
 
 
 def forward(x: Floats, values: Floats, layout: Layout, threads: Threads) -> Floats:

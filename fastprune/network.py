@@ -206,6 +206,19 @@ class MLP(Predictor):
         """All weights by live weights; infinite if no weight is live."""
         return self.total_weights / self.live_weights if self.live_weights else float("inf")
 
+    @property
+    def effective_sparsity(self) -> float:
+        """Like `sparsity`, with weights counted as pruned that lie on no path of live weights from input to output.
+
+        What pruning methods are to be compared by (Vysogorets and Kempe 2023): the other weights do no work.
+        """
+        return (self.total_weights - self.storage.paths()[0]) / self.total_weights
+
+    @property
+    def dead_units(self) -> list[int]:
+        """How many units of each hidden layer no path of live weights leads through; `sparsify` drops them."""
+        return self.storage.paths()[1]
+
     def sparsify(self) -> FrozenMLP:
         """A form for inference only, of what the outputs depend on.
 

@@ -1,6 +1,7 @@
 """One round of pruning, and the loop of rounds that survives a collapse."""
 
 import functools
+import math
 import numbers
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune import check
-from fastprune.rules import RULES, SCOPES, Amount, count_for, select
-from fastprune.schedules import Schedule
+from fastprune.rules import CRITERIA, LAYER_RATES, RULES, SCOPES, Amount, Selector, count_for
+from fastprune.schedules import LearningRates, Schedule, learning_rates
+from fastprune.sensitivity import Sensitivity
 from fastprune.trainer import Callback, DivergenceError, Evaluation, History, LabelledSet, State, Trainer
 
+ADAPTIVE = "adaptive"
+SCAN = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 RETRY = 0.1  # times the learning rate, for the second attempt of a round whose retraining failed
 
 
@@ -58,8 +62,14 @@ class PruneRecord:
         Achieved, of the layers that are not ignored: the "parameter pruning degree" of some programs.
     layer_sparsity : tuple of float
         Achieved, layer by layer.
+    effective_sparsity : float
+        Achieved, with weights counted as pruned that lie on no path of live weights from an input to an output.
+    dead_units : tuple of int
+        Units of each hidden layer that no such path leads through.
     removed, live : int
         Weights that went, and that are left.
+    removed_norm : float
+        Euclidean norm of the weights that went, by that of all before; 0 where these were all 0.
     execution : tuple of str
         How each layer runs from then on: "dense" or "sparse".
     events : tuple of Event
@@ -73,8 +83,11 @@ class PruneRecord:
     sparsity: float
     prunable_sparsity: float
     layer_sparsity: tuple[float, ...]
+    effective_sparsity: float
+    dead_units: tuple[int, ...]
     removed: int
     live: int
+    removed_norm: float
     execution: tuple[str, ...]
     events: tuple[Event, ...]
 
@@ -86,7 +99,7 @@ class Scores:
     Attributes
     ----------
     train : Evaluation
-        Of the training set.
+        Of the training set, or of 2,048 samples of it.
     validation, test : Evaluation or None
         Of the held-out and of the test set; None where it was not given.
     """
@@ -108,7 +121,7 @@ class RoundRecord(PruneRecord):
         Of the pruned network, before and after retraining. `after` is None while the round is not over and where
         retraining diverged; in a failed round it tells what the last attempt came to.
     learning_rate : float or None
-        Of the retraining that counts; None while the round is not over.
+        The factor of the learning-rate schedule, in the retraining that counts; None while the round is not over.
     epochs : int
         Epochs of retraining, all attempts together; a diverged one counts up to where it did.
     seconds : float
@@ -156,9 +169,18 @@ class Pruner:
         Whether each layer is ranked alone, or all weights together.
     ignored_layers : iterable of int, default ()
         Layers that are not pruned, from 0; -1 is the output layer.
+    criterion : {"magnitude", "random"}, default "magnitude"
+        What weights are ranked by. "random" is the baseline that a method has to beat; the rule "std" knows none.
+    layer_rates : {"uniform", "erdos_renyi", "lamp"}, default "uniform"
+        How the rule "sparsity", in scope "layer", shares out what is left: to all layers the same density; a density
+        in proportion to (fan_in + fan_out) / (fan_in * fan_out) (Mocanu et al. 2018, equation 3); or what a ranking of
+        all weights by LAMP scores leaves (Lee et al. 2021, equation 2). A layer gets no more than it still has. Rates
+        of your own are dicts in the schedule, also those that `sensitivity` recommends.
     min_keep : int, default 0
         Live weights that each layer keeps at least (all it has, if these are fewer). In scope "global" an exact count
         stays exact, and the next smallest weights go instead; otherwise the layer removes less, and the record says so.
+    seed : int, default 0
+        Of the criterion "random".
 
     Attributes
     ----------
@@ -201,14 +223,24 @@ class Pruner:
         rule: str = "sparsity",
         scope: str = "layer",
         ignored_layers: Iterable[int] = (),
+        criterion: str = "magnitude",
+        layer_rates: str = "uniform",
         min_keep: int = 0,
+        seed: int = 0,
     ) -> None:
         if not isinstance(trainer, Trainer):
             raise ValueError(f"trainer: expected a Trainer, got {type(trainer).__name__}")
         self.trainer = trainer
         self.rule = check.one_of("rule", rule, RULES)
         self.scope = check.one_of("scope", scope, SCOPES)
+        self.criterion = check.one_of("criterion", criterion, CRITERIA)
+        self.layer_rates = check.one_of("layer_rates", layer_rates, LAYER_RATES)
+        if layer_rates != "uniform" and (rule != "sparsity" or scope != "layer"):
+            raise ValueError(
+                f"layer_rates: expected rule 'sparsity' and scope 'layer' with {layer_rates!r}, got {rule!r}, {scope!r}"
+            )
         self.min_keep = check.integer("min_keep", min_keep, 0)
+        self.seed = check.integer("seed", seed, 0, 2**64 - 1)
         count = trainer.network.layers
         if not isinstance(ignored_layers, Iterable):
             raise ValueError(f"ignored_layers: expected a list of layers, got {ignored_layers!r}")
@@ -226,6 +258,7 @@ class Pruner:
             self._checked(f"schedule[{number}]", self.rule, amount)
         self.schedule = schedule
         self.round = 0
+        self._dense_epochs = trainer.epochs
 
     def step(
         self, *, q: Amount | None = None, quality: Amount | None = None, sparsity: Amount | None = None
@@ -275,9 +308,12 @@ class Pruner:
         self,
         x: npt.ArrayLike,
         y: npt.ArrayLike,
-        epochs: int,
+        epochs: int | Sequence[int],
         *,
-        learning_rate: float | None = None,
+        learning_rate: float | str | None = None,
+        learning_rate_schedule: str | LearningRates | None = None,
+        restarts: bool = True,
+        rewind_to: State | None = None,
         validation: LabelledSet | None = None,
         test: LabelledSet | None = None,
         callback: Callback | None = None,
@@ -295,10 +331,23 @@ class Pruner:
         ----------
         x, y : array_like
             Training set, as for `Trainer.fit`.
-        epochs : int
-            Epochs of retraining each round, at least 0.
-        learning_rate : float, optional
-            Of retraining; the trainer's, if not given. The paper retrains LeNet with a tenth of it.
+        epochs : int or sequence of int
+            Epochs of retraining in each round, or in one round after the other, at least 0.
+        learning_rate : float or "adaptive", optional
+            Of retraining; the trainer's, if not given. The paper retrains LeNet with a tenth of it. "adaptive" takes
+            a part of the trainer's, by what the prune did: the larger of |W - W'| / (|W| sqrt(s)), with W the weights
+            before, W' those after and s the fraction of the live ones that went, and of the round's epochs by those
+            that the trainer had made when it was given to the pruner; at most all of it (Zimmer et al. 2023, section
+            3, where the schedule is "linear").
+        learning_rate_schedule : str or callable, optional
+            Used instead of the trainer's.
+        restarts : bool, default True
+            Whether the learning-rate schedule begins anew in each round: learning-rate rewinding (Renda et al. 2020),
+            if the round is as long as the dense training. Otherwise it runs once over the epochs of all rounds: with
+            rounds of one epoch this is gradual pruning (Zhu and Gupta 2017).
+        rewind_to : State, optional
+            What `Trainer.snapshot` copied before pruning, early in training: after each prune, the weights that are
+            left and the optimizer's state go back to it (weight rewinding; Frankle et al. 2020, Renda et al. 2020).
         validation : (x, y), optional
             A held-out set: chooses the best state of each retraining, as in `Trainer.fit`, and is evaluated.
         test : (x, y), optional
@@ -330,28 +379,49 @@ class Pruner:
         2 0.5 False
         """
         trainer = self.trainer
-        rate = trainer.learning_rate if learning_rate is None else learning_rate
-        rate = check.number("learning_rate", rate, "(0, inf)")
-        epochs = check.integer("epochs", epochs, 0)
-        fit = functools.partial(trainer.fit, x, y, epochs, validation=validation, callback=callback)
-        history: list[RoundRecord] = []
+        adaptive = learning_rate == ADAPTIVE
+        rate = trainer.learning_rate
+        if isinstance(learning_rate, str):
+            check.one_of("learning_rate", learning_rate, [ADAPTIVE])
+        elif learning_rate is not None:
+            rate = check.number("learning_rate", learning_rate, "(0, inf)")
+        schedule = trainer.learning_rate_schedule
+        if learning_rate_schedule is not None:
+            schedule = learning_rates(learning_rate_schedule)
+        lengths = self._lengths(epochs)
+        if not check.boolean("restarts", restarts) and adaptive:
+            raise ValueError("restarts: expected True with the learning rate 'adaptive', got False")
+        if rewind_to is not None:
+            trainer.find_in("rewind_to", rewind_to)
         loss = trainer.loss_for(y)
+        train = trainer.some(trainer.samples(("x", "y"), (x, y), loss))
+        held_out = None if validation is None else trainer.samples("validation", validation, loss)
+        unseen = None if test is None else trainer.samples("test", test, loss)
 
-        def scores(train: Evaluation | None = None) -> Scores:
+        def scores(train_scores: Evaluation | None = None) -> Scores:
             return Scores(
-                train or trainer.evaluate_set(("x", "y"), (x, y), loss),
-                None if validation is None else trainer.evaluate_set("validation", validation, loss),
-                None if test is None else trainer.evaluate_set("test", test, loss),
+                train_scores or trainer.evaluate_samples(train, loss),
+                None if held_out is None else trainer.evaluate_samples(held_out, loss),
+                None if unseen is None else trainer.evaluate_samples(unseen, loss),
             )
 
-        scores()  # finds bad arguments before anything is pruned
+        history: list[RoundRecord] = []
         while self.round < len(self.schedule):
             previous = trainer.snapshot()
+            length = lengths[self.round]
+            part = schedule if restarts else _part(schedule, sum(lengths[: self.round]), length, sum(lengths))
             pruned = self.step()
             try:
+                if rewind_to is not None:
+                    trainer.rewind(rewind_to)
+                if adaptive:
+                    rate = trainer.learning_rate * self._adapted(pruned, length)
                 record = RoundRecord(**vars(pruned), round=self.round, before=scores())
                 if on_round is not None:
                     on_round(record)
+                fit = functools.partial(
+                    trainer.fit, x, y, length, learning_rate_schedule=part, validation=validation, callback=callback
+                )
                 record = self._retrain(record, fit, rate, scores)
             except BaseException:
                 self._give_up(previous)
@@ -364,6 +434,62 @@ class Pruner:
             if record.failed:
                 break
         return history
+
+    def sensitivity(self, x: npt.ArrayLike, y: npt.ArrayLike, *, sparsities: Sequence[float] = SCAN) -> Sensitivity:
+        """Prune each layer alone, to one sparsity after the other, and evaluate; the network stays as it is.
+
+        Parameters
+        ----------
+        x, y : array_like
+            Samples to evaluate on, as for `Trainer.evaluate`: held-out ones, if the rates are to be chosen by them.
+        sparsities : sequence of float, optional
+            Of the layer, ascending, each in [0, 1); a layer that is past one already stays as it is. If not given,
+            0.1 to 0.9, and on to 0.999 in ever smaller steps.
+
+        Returns
+        -------
+        Sensitivity
+            The curves (Han et al. 2015, figure 6), and `Sensitivity.recommend`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not as described.
+
+        Examples
+        --------
+        See `Sensitivity.recommend`.
+        """
+        if isinstance(sparsities, np.ndarray):
+            sparsities = sparsities.tolist()
+        if not isinstance(sparsities, Sequence) or isinstance(sparsities, str) or not len(sparsities):
+            raise ValueError(f"sparsities: expected a sequence of at least one number, got {sparsities!r}")
+        checked = [check.number(f"sparsities[{i}]", sparsity, "[0, 1)") for i, sparsity in enumerate(sparsities)]
+        if sorted(set(checked)) != checked:
+            raise ValueError(f"sparsities: expected ascending numbers, got {sparsities!r}")
+        trainer, network = self.trainer, self.trainer.network
+        loss = trainer.loss_for(y)
+        samples = trainer.samples(("x", "y"), (x, y), loss)
+        whole = trainer.snapshot()
+        evaluations = []
+        try:
+            for layer in self.prunable_layers:
+                row = []
+                for sparsity in checked:
+                    trainer.prune(self._selector().select(network, "sparsity", {layer: sparsity}).removed)
+                    row.append(trainer.evaluate_samples(samples, loss))
+                trainer.restore(whole)
+                evaluations.append(tuple(row))
+        finally:
+            trainer.restore(whole)
+        return Sensitivity(
+            layers=tuple(self.prunable_layers),
+            layer_sizes=tuple(network.layer_sizes),
+            layer_sparsity=tuple(network.layer_sparsity),
+            sparsities=tuple(checked),
+            baseline=trainer.evaluate_samples(samples, loss),
+            evaluations=tuple(evaluations),
+        )
 
     def _retrain(
         self, record: RoundRecord, fit: Callable[..., History], rate: float, scores: Callable[[Evaluation], Scores]
@@ -378,15 +504,35 @@ class Pruner:
         record = _attempt(record, fit, rate * RETRY, scores)
         return replace(record, events=(*record.events, Event("failed"))) if record.failed else record
 
+    def _lengths(self, epochs: int | Sequence[int]) -> list[int]:
+        """Epochs of each round of the schedule."""
+        rounds = len(self.schedule)
+        if not isinstance(epochs, Sequence) or isinstance(epochs, str):
+            return [check.integer("epochs", epochs, 0)] * rounds
+        if len(epochs) != rounds:
+            raise ValueError(f"epochs: expected a number for each of {rounds} rounds, got {len(epochs)}")
+        return [check.integer(f"epochs[{i}]", number, 0) for i, number in enumerate(epochs)]
+
+    def _adapted(self, record: PruneRecord, epochs: int) -> float:
+        """The part of the learning rate with which to retrain for so many epochs; see `run`."""
+        went = record.removed / (record.removed + record.live) if record.removed else 1.0
+        share = epochs / self._dense_epochs if self._dense_epochs else 1.0
+        return min(1.0, max(share, record.removed_norm / math.sqrt(went)))
+
     def _give_up(self, previous: State) -> None:
         """Undo a round."""
         self.trainer.restore(previous)
         self.round -= 1
 
+    def _selector(self) -> Selector:
+        return Selector(self.criterion, self.scope, self.layer_rates, self.prunable_layers, self.min_keep, self.seed)
+
     def _prune(self, rule: str, amount: Amount) -> PruneRecord:
         network = self.trainer.network
         before = network.layer_live_weights
-        removed, held_back = select(network, rule, amount, self.scope, self.prunable_layers, self.min_keep)
+        removed, held_back = self._selector().select(network, rule, amount)
+        weights = network.values[: network.layout.biases[0]]
+        norm, removed_norm = (float(np.linalg.norm(part)) for part in (weights, weights[removed]))
         self.trainer.prune(removed)
         after = network.layer_live_weights
 
@@ -404,8 +550,11 @@ class Pruner:
             sparsity=network.sparsity,
             prunable_sparsity=(prunable - live) / prunable,
             layer_sparsity=tuple(network.layer_sparsity),
+            effective_sparsity=network.effective_sparsity,
+            dead_units=tuple(network.dead_units),
             removed=int(removed.size),
             live=sum(after),
+            removed_norm=removed_norm / norm if norm else 0.0,
             execution=tuple(network.execution),
             events=tuple(events),
         )
@@ -447,6 +596,11 @@ class Pruner:
                 raise ValueError(f"{name}: expected layers that are not ignored, got layer {layer}")
             checked[index] = check.number(f"{name}[{layer}]", value, interval)
         return checked
+
+
+def _part(schedule: LearningRates, done: int, length: int, total: int) -> LearningRates:
+    """The schedule from when `done` of `total` epochs are over, for `length` of them."""
+    return lambda progress: schedule((done + length * progress) / total)
 
 
 def _attempt(

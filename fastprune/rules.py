@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,24 +21,26 @@ Positions = npt.NDArray[np.int64]
 """Where weights stand among the stored ones, ascending."""
 
 SCOPES = ("layer", "global")
+CRITERIA = ("magnitude", "random")
+LAYER_RATES = ("uniform", "erdos_renyi", "lamp")
 
 
 class Rule(NamedTuple):
     """A way to read the number of a round.
 
-    `keyword` names the number, `interval` says where it lies. `threshold` maps live weights (float64) and the number
-    to the largest absolute value that still goes; None for the rule that counts.
+    `keyword` names the number, `interval` says where it lies. `threshold` maps live weights (float64), their scores and
+    the number to the largest score that still goes; None for the rule that counts.
     """
 
     keyword: str
     interval: str
-    threshold: Callable[[Floats, float], float] | None
+    threshold: Callable[[Floats, Floats, float], float] | None
 
 
 RULES = {
     "sparsity": Rule("sparsity", "[0, 1)", None),
-    "percentile": Rule("q", "[0, 100]", lambda live, q: percentile(np.abs(live), q)),
-    "std": Rule("quality", "[0, inf)", lambda live, quality: quality * float(live.std()) if live.size else 0.0),
+    "percentile": Rule("q", "[0, 100]", lambda live, scores, q: percentile(scores.copy(), q)),
+    "std": Rule("quality", "[0, inf)", lambda live, scores, quality: quality * float(live.std()) if live.size else 0.0),
 }
 
 
@@ -48,31 +51,72 @@ class Selection(NamedTuple):
     held_back: list[int]
 
 
-def select(network: MLP, rule: str, amount: Amount, scope: str, layers: list[int], min_keep: int) -> Selection:
-    """Find the live weights of `layers` that the rule removes; see `fastprune.Pruner`, which checks the arguments."""
-    values = network.values[: network.layout.biases[0]].astype(np.float64)
-    magnitudes = np.abs(values)
-    live = [low + np.flatnonzero(network.live[low:high]) for low, high in pairwise(network.layout.weights)]
-    # The largest of a layer, where some are to stay, are not free to go.
-    free = [_smallest(magnitudes, positions, max(0, positions.size - min_keep)) for positions in live]
-    removed, held_back = [], []
+@dataclass(frozen=True)
+class Selector:
+    """Which weights go; see `fastprune.Pruner`, which checks the fields."""
 
-    threshold = RULES[rule].threshold
-    if threshold is not None:
-        for group, number in _groups(amount, scope, layers):
-            limit = threshold(values[_union(live, group)], number)
-            for layer in group:
-                goes = free[layer][magnitudes[free[layer]] <= limit]
-                removed.append(goes)
-                if goes.size < np.count_nonzero(magnitudes[live[layer]] <= limit):
-                    held_back.append(layer)
-    else:
-        for group, count in _counts(network, amount, scope, layers):
-            candidates = _union(free, group)
-            removed.append(_smallest(magnitudes, candidates, min(count, candidates.size)))
-            if candidates.size < count:
-                held_back += group
-    return Selection(np.concatenate(removed), held_back)
+    criterion: str
+    scope: str
+    layer_rates: str
+    layers: list[int]
+    min_keep: int
+    seed: int
+
+    def select(self, network: MLP, rule: str, amount: Amount) -> Selection:
+        """Find the live weights that the rule removes."""
+        values = network.values[: network.layout.biases[0]].astype(np.float64)
+        scores = np.abs(values)
+        if self.criterion == "random":
+            scores = np.random.default_rng([self.seed, network.live_weights]).random(values.size)
+        live = [low + np.flatnonzero(network.live[low:high]) for low, high in pairwise(network.layout.weights)]
+        # The best of a layer, where some are to stay, are not free to go.
+        free = [_lowest(scores, positions, max(0, positions.size - self.min_keep)) for positions in live]
+        removed, held_back = [], []
+
+        threshold = RULES[rule].threshold
+        if threshold is not None:
+            for group, number in self._groups(amount):
+                candidates = _union(live, group)
+                limit = threshold(values[candidates], scores[candidates], number)
+                for layer in group:
+                    goes = free[layer][scores[free[layer]] <= limit]
+                    removed.append(goes)
+                    if goes.size < np.count_nonzero(scores[live[layer]] <= limit):
+                        held_back.append(layer)
+        else:
+            for group, count in self._counts(network, amount, values, live):
+                candidates = _union(free, group)
+                removed.append(_lowest(scores, candidates, min(count, candidates.size)))
+                if candidates.size < count:
+                    held_back += group
+        return Selection(np.concatenate(removed), held_back)
+
+    def _groups(self, amount: Amount) -> list[tuple[list[int], float]]:
+        """Which layers are ranked together, and the number of each such group."""
+        if isinstance(amount, Mapping):
+            return [([layer], number) for layer, number in amount.items()]
+        return [(self.layers, amount)] if self.scope == "global" else [([layer], amount) for layer in self.layers]
+
+    def _counts(
+        self, network: MLP, amount: Amount, values: Floats, live: list[Positions]
+    ) -> list[tuple[list[int], int]]:
+        """How many weights each group loses for its sparsity."""
+        sizes = network.layer_sizes
+        left = [positions.size for positions in live]
+        if isinstance(amount, Mapping):
+            return [([i], max(0, left[i] - sizes[i] + count_for(sparsity, sizes[i]))) for i, sparsity in amount.items()]
+        more = max(0, sum(left) - sum(sizes) + count_for(amount, sum(sizes)))
+        if self.scope == "global":
+            return [(self.layers, more)]
+        caps = [left[i] for i in self.layers]
+        total = sum(caps) - more
+        if self.layer_rates == "lamp":
+            shares = _lamp([values[live[i]] for i in self.layers], total)
+        elif self.layer_rates == "erdos_renyi":
+            shares = share_out(total, [sum(network.sizes[i : i + 2]) for i in self.layers], caps)
+        else:
+            shares = share_out(total, [sizes[i] for i in self.layers], caps)
+        return [([layer], cap - share) for layer, cap, share in zip(self.layers, caps, shares, strict=True)]
 
 
 def count_for(sparsity: float, weights: int) -> int:
@@ -80,29 +124,24 @@ def count_for(sparsity: float, weights: int) -> int:
     return math.floor(sparsity * weights + 0.5)
 
 
-def _groups(amount: Amount, scope: str, layers: list[int]) -> list[tuple[list[int], float]]:
-    """Which layers are ranked together, and the number of each such group."""
-    if isinstance(amount, Mapping):
-        return [([layer], number) for layer, number in amount.items()]
-    return [(layers, amount)] if scope == "global" else [([layer], amount) for layer in layers]
+def _lamp(layers: list[Floats], total: int) -> list[int]:
+    """Which share of `total` weights each of these layers keeps, if all are ranked together by their LAMP score.
+
+    A weight's score is its square by the sum of the squares that are at least as large in its layer, each weight
+    counting once (Lee et al. 2021, equation 2).
+    """
+    scores = []
+    for values in layers:
+        squares = np.sort(values**2)[::-1]
+        scores.append(squares / np.maximum(np.cumsum(squares), np.finfo(float).tiny))
+    joined = np.concatenate(scores)
+    lost = _lowest(joined, np.arange(joined.size), joined.size - total)
+    bounds = np.cumsum([0, *(values.size for values in layers)])
+    return [values.size - int(n) for values, n in zip(layers, np.diff(np.searchsorted(lost, bounds)), strict=True)]
 
 
-def _counts(network: MLP, amount: Amount, scope: str, layers: list[int]) -> list[tuple[list[int], int]]:
-    """How many weights each group loses for its sparsity."""
-    sizes = network.layer_sizes
-    pruned = [size - live for size, live in zip(sizes, network.layer_live_weights, strict=True)]
-    if isinstance(amount, Mapping):
-        return [([i], max(0, count_for(sparsity, sizes[i]) - pruned[i])) for i, sparsity in amount.items()]
-    more = max(0, count_for(amount, sum(sizes)) - sum(pruned))
-    if scope == "global":
-        return [(layers, more)]
-    before = [pruned[i] for i in layers]
-    after = share_out(sum(before) + more, [sizes[i] for i in layers], least=before)
-    return [([layer], new - old) for layer, new, old in zip(layers, after, before, strict=True)]
-
-
-def _smallest(scores: Floats, positions: Positions, count: int) -> Positions:
-    """Those `count` of `positions` whose scores are smallest, in ascending order; the first of equals."""
+def _lowest(scores: Floats, positions: Positions, count: int) -> Positions:
+    """Those `count` of `positions` whose scores are lowest, in ascending order; the first of equals."""
     if count == positions.size:
         return positions
     marks = np.empty(positions.size, np.uint8)

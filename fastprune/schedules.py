@@ -11,6 +11,9 @@ from typing import ClassVar, overload
 
 from fastprune import check
 
+LearningRates = Callable[[float], float]
+"""Factor of the learning rate by the part of a training that is done, in [0, 1)."""
+
 
 class Schedule(Sequence[float]):
     """Base of the schedules: a sequence that computes its items, which are numbers for one rule."""
@@ -222,5 +225,12 @@ def cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-LEARNING_RATES: dict[str, Callable[[float], float]] = {f.__name__: f for f in (constant, step, linear, cosine)}
+LEARNING_RATES: dict[str, LearningRates] = {f.__name__: f for f in (constant, step, linear, cosine)}
 """Factor of the learning rate by the part of the training that is done, in [0, 1); evaluated at each step."""
+
+
+def learning_rates(schedule: str | LearningRates) -> LearningRates:
+    """The schedule of that name, or the callable itself."""
+    if callable(schedule):
+        return schedule
+    return LEARNING_RATES[check.one_of("learning_rate_schedule", schedule, LEARNING_RATES)]

@@ -108,6 +108,58 @@ class Storage:
         fresh = _storage(self.sizes, self.execution, weights, join(live, left), self.layout.activation)
         return fresh, left
 
+    def find(self, other: "Storage") -> Ints:
+        """Where among this storage's parameters those of `other` stand, which has been pruned further.
+
+        Raises
+        ------
+        ValueError
+            If some of them are not stored here.
+        """
+        found: list[Ints] = []
+        for layer, low in enumerate(self.layout.weights[:-1].tolist()):
+            wanted = np.arange(self.sizes[layer] * self.sizes[layer + 1])
+            if other.weights[layer] is not None:
+                wanted = other.positions(layer)
+            if self.weights[layer] is not None:
+                stored = self.positions(layer)
+                places = np.searchsorted(stored, wanted)
+                if not np.array_equal(stored[np.minimum(places, stored.size - 1)], wanted):
+                    raise ValueError(f"weights of layer {layer}")
+                wanted = places
+            found.append(low + wanted)
+        found.append(np.arange(self.layout.biases[0], self.live.size))
+        return np.concatenate(found)
+
+    def paths(self) -> tuple[int, list[int]]:
+        """How many live weights lie on a path of live weights from an input to an output; dead units of each level.
+
+        A hidden unit is dead if no such path leads through it.
+        """
+        ends: list[tuple[Ints, Ints | Indices]] = []
+        for layer, weights in enumerate(self.weights):
+            if weights is None:
+                ends.append(np.divmod(self.positions(layer), self.sizes[layer]))
+            else:
+                ends.append((self._rows(weights), weights.columns))
+        reached, leading = [np.ones(self.sizes[0], bool)], [np.ones(self.sizes[-1], bool)]
+        for layer, (rows, columns) in enumerate(ends):
+            reached.append(_marked(self.sizes[layer + 1], rows[reached[-1][columns]]))
+        for layer, (rows, columns) in reversed(list(enumerate(ends))):
+            leading.insert(0, _marked(self.sizes[layer], columns[leading[0][rows]]))
+        count = sum(
+            int(np.count_nonzero(reached[layer][columns] & leading[layer + 1][rows]))
+            for layer, (rows, columns) in enumerate(ends)
+        )
+        dead = [int(np.count_nonzero(~(to & on))) for to, on in zip(reached, leading, strict=True)]
+        return count, dead[1:-1]
+
+
+def _marked(size: int, indices: Ints | Indices) -> npt.NDArray[np.bool_]:
+    marks = np.zeros(size, bool)
+    marks[indices] = True
+    return marks
+
 
 def join(vector: npt.NDArray[Any], left: list[Any]) -> npt.NDArray[Any]:
     """The parts of a vector that `Storage.without` says are left, as one."""
@@ -223,10 +275,8 @@ def _units(sizes: list[int], weights: list[Weights | None]) -> list[Indices]:
         if w is None or (layer > 0 and weights[layer - 1] is None):
             units.insert(0, np.arange(sizes[layer], dtype=_INDEX))
             continue
-        used = np.zeros(sizes[layer + 1], bool)
-        used[units[0]] = True
-        reached = np.zeros(sizes[layer], bool)
-        reached[w.columns[np.repeat(used, np.diff(w.pointers))]] = True
+        used = _marked(sizes[layer + 1], units[0])
+        reached = _marked(sizes[layer], w.columns[np.repeat(used, np.diff(w.pointers))])
         units.insert(0, np.flatnonzero(reached).astype(_INDEX))
     return units
 
@@ -246,8 +296,7 @@ def _mirror(w: Weights, fan_in: int, below: Indices, above: Indices) -> tuple[In
     """Table, output units and positions of a layer's weights by input unit; of units that are computed only."""
     from scipy.sparse import csr_array  # here, because importing it takes long
 
-    used = np.zeros(w.pointers.size - 1, bool)
-    used[above] = True
+    used = _marked(w.pointers.size - 1, above)
     positions = np.flatnonzero(np.repeat(used, np.diff(w.pointers))).astype(_INDEX)
     pointers = np.concatenate([[0], np.cumsum(np.where(used, np.diff(w.pointers), 0))])
     shape = (used.size, fan_in)

@@ -18,7 +18,7 @@ from fastprune.kernels.steps import train_steps
 from fastprune.kernels.tile import LANES
 from fastprune.kernels.update import ADAM, SGD
 from fastprune.network import LOSSES, MLP
-from fastprune.schedules import LEARNING_RATES
+from fastprune.schedules import LearningRates, learning_rates
 from fastprune.storage import Storage, join
 from fastprune.team import Threads, count_threads
 
@@ -108,7 +108,7 @@ class History:
     epochs : tuple of Epoch
         One an epoch.
     train : Evaluation
-        Of the training set, by the network as the fit leaves it.
+        Of the training set, or of 2,048 samples of it, by the network as the fit leaves it.
     validation : Evaluation or None
         Of the held-out set, likewise.
     converged : bool
@@ -163,8 +163,8 @@ class Trainer:
     learning_rate : float, default 0.1
         Of the first step, above 0.
     learning_rate_schedule : {"constant", "step", "linear", "cosine"} or callable, default "constant"
-        Factor of the learning rate over one fit. A callable is given the part that is done, in [0, 1), and returns
-        the factor, at least 0.
+        Factor of the learning rate over one fit; each begins anew. A callable is given the part that is done, in
+        [0, 1), and returns the factor, at least 0.
     momentum : float, default 0.9
         In [0, 1).
     nesterov : bool, default False
@@ -172,8 +172,14 @@ class Trainer:
     l1, l2 : float, default 0.0
         Decay, at least 0: l1 * sign(w) + l2 * w joins the gradient of each weight, not of biases. `l2` is PyTorch's
         `weight_decay`.
+    input_dropout : float, default 0.0
+        Probability with which each feature of a sample is set to 0 in training, in [0, 1); the others are scaled up.
+        It keeps pruned networks from resting on single features (Srivastava et al. 2014, section 7).
     dropout : float, default 0.0
-        Probability with which each hidden unit is dropped in training, in [0, 1).
+        The same for hidden units.
+    scale_dropout : bool, default True
+        Whether a hidden layer's dropout falls with the square root of the density of its weights (Han et al. 2015,
+        equation 3), in each fit anew.
     batch_size : int or None, default 128
         Samples of a step; the last batch of an epoch takes what is left. None: all samples, in their order.
     tolerance : float or None, default None
@@ -182,10 +188,17 @@ class Trainer:
     patience : int, default 10
         Epochs without improvement until a fit is converged. Short epochs are looked at together, at most `patience` of
         them: so a fit may go on for that many more.
+    restore_best : bool, default True
+        Whether a fit ends in the best state it has been in, see `fit`; if not, in the last one.
     n_jobs : int, default 1
         Number of threads; -1 for one a core. Results do not depend on it.
     seed : int, default 0
         Of shuffling and dropout. The same seed gives the same result, bit for bit, on the same machine.
+
+    Attributes
+    ----------
+    epochs : int
+        Epochs made, all fits together.
 
     Raises
     ------
@@ -209,15 +222,18 @@ class Trainer:
         *,
         optimizer: str = "sgd",
         learning_rate: float = 0.1,
-        learning_rate_schedule: str | Callable[[float], float] = "constant",
+        learning_rate_schedule: str | LearningRates = "constant",
         momentum: float = 0.9,
         nesterov: bool = False,
         l1: float = 0.0,
         l2: float = 0.0,
+        input_dropout: float = 0.0,
         dropout: float = 0.0,
+        scale_dropout: bool = True,
         batch_size: int | None = 128,
         tolerance: float | None = None,
         patience: int = 10,
+        restore_best: bool = True,
         n_jobs: int = 1,
         seed: int = 0,
     ) -> None:
@@ -226,26 +242,24 @@ class Trainer:
         self.network = network
         self._optimizer = check.one_of("optimizer", optimizer, OPTIMIZERS)  # what it keeps is laid out for it below
         self.learning_rate = check.number("learning_rate", learning_rate, "(0, inf)")
-        if not callable(learning_rate_schedule):
-            learning_rate_schedule = LEARNING_RATES[
-                check.one_of("learning_rate_schedule", learning_rate_schedule, LEARNING_RATES)
-            ]
-        self.learning_rate_schedule = learning_rate_schedule
+        self.learning_rate_schedule = learning_rates(learning_rate_schedule)
         self.momentum = check.number("momentum", momentum, "[0, 1)")
-        if not isinstance(nesterov, bool):
-            raise ValueError(f"nesterov: expected True or False, got {nesterov!r}")
+        self.nesterov = check.boolean("nesterov", nesterov)
         if nesterov and optimizer != "sgd":
             raise ValueError(f"nesterov: expected optimizer 'sgd', got {optimizer!r}")
-        self.nesterov = nesterov
         self.l1 = check.number("l1", l1, "[0, inf)")
         self.l2 = check.number("l2", l2, "[0, inf)")
+        self.input_dropout = check.number("input_dropout", input_dropout, "[0, 1)")
         self.dropout = check.number("dropout", dropout, "[0, 1)")
+        self.scale_dropout = check.boolean("scale_dropout", scale_dropout)
         self.batch_size = None if batch_size is None else check.integer("batch_size", batch_size, 1)
         self.tolerance = None if tolerance is None else check.number("tolerance", tolerance, "[0, inf)")
         self.patience = check.integer("patience", patience, 1)
+        self.restore_best = check.boolean("restore_best", restore_best)
         self.n_jobs = count_threads("n_jobs", n_jobs)
         self.seed = check.integer("seed", seed, 0, 2**64 - 1)
 
+        self.epochs = 0
         self._updates = 0
         # What is kept of each parameter is laid out as these are stored.
         self._storage = network.storage
@@ -259,6 +273,7 @@ class Trainer:
         epochs: int,
         *,
         learning_rate: float | None = None,
+        learning_rate_schedule: str | LearningRates | None = None,
         validation: LabelledSet | None = None,
         callback: Callback | None = None,
     ) -> History:
@@ -266,8 +281,9 @@ class Trainer:
 
         The best state is the one with the lowest loss: of the held-out set if there is one, else of the training set,
         or of 2,048 samples of it. States are compared at the start and after every epoch (after several, where these
-        take a few milliseconds and there is no held-out set). Momentum, and what else the optimizer keeps, lasts from
-        one fit to the next. Ctrl-C and exceptions of the callback leave the network with what it has learned.
+        take a few milliseconds and there is no held-out set). With `restore_best` off, the last one is kept. Momentum,
+        and what else the optimizer keeps, lasts from one fit to the next. Ctrl-C and exceptions of the callback leave
+        the network with what it has learned.
 
         Parameters
         ----------
@@ -280,6 +296,8 @@ class Trainer:
             Passes over the samples, at least 0; the most that are made if the trainer has a tolerance.
         learning_rate : float or None, default None
             Used instead of the trainer's in this fit.
+        learning_rate_schedule : str, callable or None, default None
+            Likewise.
         validation : (x, y) or None, default None
             A held-out set.
         callback : callable or None, default None
@@ -313,15 +331,18 @@ class Trainer:
         rate = self.learning_rate if learning_rate is None else learning_rate
         rate = check.number("learning_rate", rate, "(0, inf)")
         loss = self.loss_for(y)
-        samples = self._samples("x", "y", x, y, loss)
+        samples = self.samples(("x", "y"), (x, y), loss)
         held_out = None
         if validation is not None:
-            held_out = self._samples("validation[0]", "validation[1]", *check.pair("validation", validation), loss)
+            held_out = self.samples("validation", validation, loss)
         count = len(samples.x)
         batch = count if self.batch_size is None else min(self.batch_size, count)
         batches = -(-count // batch)
         steps = epochs * batches
-        rates = rate * self._factors(steps)
+        schedule = self.learning_rate_schedule
+        if learning_rate_schedule is not None:
+            schedule = learning_rates(learning_rate_schedule)
+        rates = rate * _factors(schedule, steps)
         self.network.loss = loss
         started = time.perf_counter()
 
@@ -330,8 +351,8 @@ class Trainer:
             run = self._prepare(samples, batch, loss, threads)
             values = self.network.values
             losses, hits = np.empty(steps), np.empty(steps, np.int64)
-            # What states are compared by: without a held-out set the training set, or enough of it.
-            watched = held_out or self._some(samples)
+            seen = self.some(samples)
+            watched = held_out or seen  # what states are compared by
             checkpoints = _Checkpoints(self, self._evaluate(watched, loss, threads))
             if not math.isfinite(checkpoints.last_evaluation.loss):
                 raise ValueError(
@@ -347,6 +368,7 @@ class Trainer:
                 if step + done < stop:
                     self.restore(checkpoints.last)
                     raise DivergenceError(losses[step + done], (step + done) // batches + 1, epochs)
+                self.epochs += stop // batches - step // batches
                 step = stop
                 if callback is not None:
                     size = batch if step % batches else count - (batches - 1) * batch
@@ -372,15 +394,15 @@ class Trainer:
                     convergence.add(mean if validated is None else validated.loss)
 
             last, best = checkpoints.last_evaluation, checkpoints.best_evaluation
-            train = last if watched is samples else self._evaluate(samples, loss, threads)
+            train = last if watched is seen else self._evaluate(seen, loss, threads)
             collapsed = train.collapsed
-            if restored := best.loss < last.loss:
+            if restored := self.restore_best and best.loss < last.loss:
                 self.restore(checkpoints.best)
-                train = best if watched is samples else self._evaluate(samples, loss, threads)
+                train = best if watched is seen else self._evaluate(seen, loss, threads)
         return History(
             epochs=tuple(records),
             train=train,
-            validation=None if held_out is None else best,
+            validation=None if held_out is None else best if restored else last,
             converged=convergence.reached,
             restored=restored,
             collapsed=collapsed,
@@ -414,7 +436,8 @@ class Trainer:
         >>> round(evaluation.loss, 4)  # log(3): it knows nothing
         1.0986
         """
-        return self.evaluate_set(("x", "y"), (x, y), self.loss_for(y))
+        loss = self.loss_for(y)
+        return self.evaluate_samples(self.samples(("x", "y"), (x, y), loss), loss)
 
     def prune(self, removed: npt.NDArray[np.int64]) -> None:
         """Remove weights: value, mask and optimizer state become exactly 0, for good. `Pruner` chooses them.
@@ -440,12 +463,52 @@ class Trainer:
                 f"removed: expected positions in 0 .. {weights - 1}, got {removed.min()} .. {removed.max()}"
             )
         storage, left = network.storage.without(removed)
-        vectors = [network.values, self._velocity, self._square]
+        vectors = self._vectors()
         for vector in vectors:
             if vector.size:  # SGD keeps no squares
                 vector[removed] = 0
         network.storage = self._storage = storage
         network.values, self._velocity, self._square = (join(v, left) if v.size else v for v in vectors)
+
+    def rewind(self, state: "State") -> None:
+        """Set the weights that are live, and the biases, to what they were in an earlier state; masks stay.
+
+        Parameters
+        ----------
+        state : State
+            What `snapshot` of this trainer returned, before any weight went that is live now.
+
+        Raises
+        ------
+        ValueError
+            If it is no such state. Nothing is then changed.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> trainer = fp.Trainer(fp.MLP([4, 3]))
+        >>> state = trainer.snapshot()
+        >>> _ = trainer.fit([[1.0, 2.0, 3.0, 4.0]], [2], epochs=5)
+        >>> _ = fp.Pruner(trainer, schedule=[0.5]).step()
+        >>> trainer.rewind(state)
+        >>> trainer.network.sparsity, int(trainer.network.biases[0].any())
+        (0.5, 0)
+        """
+        found = self.find_in("state", state)
+        live = self.network.live
+        for vector, old in zip(self._vectors(), state.vectors, strict=True):
+            if vector.size:
+                vector[:] = np.where(live, old[found], 0)
+        self._updates = state.updates
+
+    def find_in(self, name: str, state: "State") -> Ints:
+        """Where the parameters stored at present stand in an earlier state; errors call it by `name`."""
+        self._check_storage()
+        self._check_state(name, state)
+        try:
+            return state.storage.find(self._storage)
+        except ValueError as error:
+            raise ValueError(f"{name}: expected a state from before the pruning, got one without {error}") from None
 
     def snapshot(self) -> "State":
         """Copy all that training and pruning change: parameters, masks and the optimizer's state.
@@ -471,8 +534,7 @@ class Trainer:
         0.0
         """
         self._check_storage()
-        vectors = self.network.values, self._velocity, self._square
-        return State(self.network.storage, [vector.copy() for vector in vectors], self._updates)
+        return State(self.network.storage, [vector.copy() for vector in self._vectors()], self._updates)
 
     def restore(self, state: "State") -> None:
         """Go back to an earlier state.
@@ -487,6 +549,17 @@ class Trainer:
         ValueError
             If it is no such state. Nothing is then changed.
         """
+        self._check_state("state", state)
+        network = self.network
+        network.storage = self._storage = state.storage
+        network.values, self._velocity, self._square = (vector.copy() for vector in state.vectors)
+        self._updates = state.updates
+
+    def _vectors(self) -> list[Floats]:
+        """The parameters, and what the optimizer keeps of each."""
+        return [self.network.values, self._velocity, self._square]
+
+    def _check_state(self, name: str, state: "State") -> None:
         network = self.network
         if (
             not isinstance(state, State)
@@ -495,10 +568,7 @@ class Trainer:
             or [vector.dtype for vector in state.vectors] != [network.dtype] * 3
             or (state.vectors[2].size > 0) != (self._square.size > 0)  # Adam's, or not
         ):
-            raise ValueError(f"state: expected a snapshot of this trainer, got {type(state).__name__}")
-        network.storage = self._storage = state.storage
-        network.values, self._velocity, self._square = (vector.copy() for vector in state.vectors)
-        self._updates = state.updates
+            raise ValueError(f"{name}: expected a snapshot of this trainer, got {type(state).__name__}")
 
     def _check_storage(self) -> None:
         if self.network.storage is not self._storage:
@@ -508,20 +578,20 @@ class Trainer:
         """The network's loss; before the first training, the one that the labels `y` stand for (see `MLP`)."""
         return self.network.loss or check.infer_loss("y", y, self.network.sizes[-1])
 
-    def evaluate_set(self, name: str | tuple[str, str], pair: LabelledSet, loss: str) -> Evaluation:
-        """Like `evaluate`, by the loss given; errors name the set, or its two parts, by `name`."""
-        names = name if isinstance(name, tuple) else (f"{name}[0]", f"{name}[1]")
+    def samples(self, name: str | tuple[str, str], pair: LabelledSet, loss: str) -> Samples:
+        """A checked set, for the loss given; errors name it, or its two parts, by `name`."""
+        x_name, y_name = name if isinstance(name, tuple) else (f"{name}[0]", f"{name}[1]")
         x, y = check.pair(name if isinstance(name, str) else name[0], pair)
-        samples = self._samples(*names, x, y, loss)
-        with Threads(self.n_jobs) as threads:
-            return self._evaluate(samples, loss, threads)
-
-    def _samples(self, x_name: str, y_name: str, x: npt.ArrayLike, y: npt.ArrayLike, loss: str) -> Samples:
         sizes, dtype = self.network.sizes, self.network.dtype
         checked = check.samples(x_name, x, sizes[0], dtype)
         return Samples(checked, *check.labels(y_name, y, len(checked), sizes[-1], loss, dtype))
 
-    def _some(self, samples: Samples) -> Samples:
+    def evaluate_samples(self, samples: Samples, loss: str) -> Evaluation:
+        """Like `evaluate`, of a checked set, by the loss given."""
+        with Threads(self.n_jobs) as threads:
+            return self._evaluate(samples, loss, threads)
+
+    def some(self, samples: Samples) -> Samples:
         """All samples, or where these are many, as many drawn by the seed as tell one state from another."""
         count = len(samples.x)
         if count <= _WATCHED:
@@ -544,18 +614,6 @@ class Trainer:
         most = span if self.tolerance is None else min(span, self.patience * batches)
         return most // batches * batches
 
-    def _factors(self, steps: int) -> Floats:
-        """The schedule's factor of the learning rate, for each step."""
-        values = [self.learning_rate_schedule(step / steps) for step in range(steps)]
-        try:
-            factors = np.array(values, np.float64).reshape(steps)
-        except (TypeError, ValueError):
-            raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {values[0]!r}") from None
-        bad = factors[~((factors >= 0) & (factors < np.inf))]
-        if bad.size:
-            raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {bad[0]:g}")
-        return factors
-
     def _prepare(
         self, samples: Samples, batch: int, loss: str, threads: Threads
     ) -> Callable[[Floats, Ints, Floats, int], int]:
@@ -565,7 +623,10 @@ class Trainer:
         gradient = np.zeros_like(network.values)
         parameters = Parameters(network.values, network.live, gradient, self._velocity, self._square)
         update = Update(OPTIMIZERS[self._optimizer], self.momentum, self.nesterov, self.l1, self.l2)
-        recipe = Recipe(LOSSES[loss], batch, self.dropout, np.uint64(self.seed), update)
+        recipe = Recipe(LOSSES[loss], batch, np.uint64(self.seed), update)
+        density = 1 - np.array(network.layer_sparsity[:-1]) if self.scale_dropout else 1.0
+        space.keep[0] -= self.input_dropout
+        space.keep[1:-1] -= self.dropout * np.sqrt(density)
 
         def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
             span = Span(rates, losses, hits, step, self._updates)
@@ -603,6 +664,19 @@ class Trainer:
         same = all((part == first).all() for part in predicted)
         entropy = _entropy(samples, loss)
         return Evaluation(mean, right / count, same and entropy > 0 and mean >= _COLLAPSE * entropy)
+
+
+def _factors(schedule: LearningRates, steps: int) -> Floats:
+    """The schedule's factor of the learning rate, for each step."""
+    values = [schedule(step / steps) for step in range(steps)]
+    try:
+        factors = np.array(values, np.float64).reshape(steps)
+    except (TypeError, ValueError):
+        raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {values[0]!r}") from None
+    bad = factors[~((factors >= 0) & (factors < np.inf))]
+    if bad.size:
+        raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {bad[0]:g}")
+    return factors
 
 
 def _entropy(samples: Samples, loss: str) -> float:

@@ -452,7 +452,7 @@ def activated_backward(dout, out, name, keep=1.0):
 def dropped(tile, key, first, keep):
     out = tile.copy()
     for unit in range(len(tile)):
-        activation.dropout(out, unit, np.uint64(key), first, keep)
+        activation.dropout(out, unit, np.uint64(key), first, 0, out.shape[1], keep)
     return out
 
 
@@ -476,7 +476,7 @@ def test_only_the_named_row_is_changed(dtype, name):
     out, dz, some = z.copy(), upstream.copy(), z.copy()
     activation.activate_forward(out, 1, ACTIVATIONS[name])
     activation.activate_backward(dz, out, 1, ACTIVATIONS[name], 1.0)
-    activation.dropout(some, 1, np.uint64(9), 0, 0.5)
+    activation.dropout(some, 1, np.uint64(9), 0, 0, some.shape[1], 0.5)
     for changed, before in ((out, z), (dz, upstream), (some, z)):
         np.testing.assert_array_equal(changed[[0, 2]], before[[0, 2]])
         assert (changed[1] != before[1]).any()
@@ -691,7 +691,9 @@ def small(name, dtype, activation="relu", sizes=(7, 6, 5, 3), count=23, executio
     return network, samples
 
 
-def run_steps(network, samples, rates, *, batch, optimizer="sgd", dropout=0.0, step=0, velocity=None):
+def run_steps(
+    network, samples, rates, *, batch, optimizer="sgd", dropout=0.0, input_dropout=0.0, step=0, velocity=None
+):
     """Run the kernel on fresh scratch memory full of NaN; return its parameters, losses, hits and count."""
     zeros = np.zeros_like(network.values)
     velocity = zeros.copy() if velocity is None else velocity
@@ -699,7 +701,9 @@ def run_steps(network, samples, rates, *, batch, optimizer="sgd", dropout=0.0, s
     for array in (scratch.inputs, scratch.activations, scratch.deltas, scratch.losses):
         array[:] = np.nan
     parameters = Parameters(network.values, network.live, zeros.copy(), velocity, zeros)
-    recipe = Recipe(LOSSES[network.loss], batch, dropout, np.uint64(11), settings(optimizer, l1=0.001, l2=0.01))
+    scratch.keep[0] -= input_dropout
+    scratch.keep[1:-1] -= dropout
+    recipe = Recipe(LOSSES[network.loss], batch, np.uint64(11), settings(optimizer, l1=0.001, l2=0.01))
     losses, hits = np.full(len(rates), np.nan), np.zeros(len(rates), np.int64)
     span = Span(np.array(rates, float), losses, hits, step, step)
     with one_blas_thread():
@@ -788,7 +792,7 @@ def test_gradients_are_finite_differences(name, activation, execution):
 def test_gradients_under_dropout_are_finite_differences(execution):
     network, samples = small("softmax_cross_entropy", "float64", "tanh", execution=execution)
     chosen = np.random.default_rng(0).choice(network.values.size, 20, replace=False)
-    differences, gradient = slopes(network, samples, chosen, dropout=0.4)
+    differences, gradient = slopes(network, samples, chosen, dropout=0.4, input_dropout=0.3)
     np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-8)
 
 
@@ -796,11 +800,12 @@ def test_gradients_under_dropout_are_finite_differences(execution):
 def test_what_a_step_drops_is_what_the_twin_drops(execution):
     """150 samples in three tiles: each layer, unit and sample has a number of its own."""
     network, samples = small("softmax_cross_entropy", "float64", "tanh", count=150, execution=execution)
-    key, out = reference.derive(reference.derive(11, random.DROPOUT), 0), samples.x.T
+    key = reference.derive(reference.derive(11, random.DROPOUT), 0)
+    out = reference.dropout(samples.x.T, reference.derive(key, 0), 0, 0.8)
     for layer, (w, b) in enumerate(zip(*split(network, network.values), strict=True)):
         z = reference.dense_forward(out, w, b)
-        out = reference.dropout(reference.activate(z, "tanh"), reference.derive(key, layer), 0, 0.6)
-    losses = run_steps(network, samples, [0.1], batch=150, dropout=0.4)[1]
+        out = reference.dropout(reference.activate(z, "tanh"), reference.derive(key, layer + 1), 0, 0.6)
+    losses = run_steps(network, samples, [0.1], batch=150, dropout=0.4, input_dropout=0.2)[1]
     assert losses[0] == pytest.approx(reference.softmax_cross_entropy(z, samples.labels)[0], rel=1e-12)
 
 

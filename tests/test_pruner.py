@@ -230,14 +230,14 @@ def test_an_interrupted_round_is_undone_and_can_be_run_again(digits, error):
 def test_a_round_interrupted_before_it_retrains_is_undone_too(digits, monkeypatch):
     network, trainer = dense(digits)
     pruner = fp.Pruner(trainer, schedule=[0.5])
-    real = trainer.evaluate_set
+    real = trainer.evaluate_samples
 
     def interrupted(*arguments):
         if network.sparsity > 0:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(trainer, "evaluate_set", interrupted)
+    monkeypatch.setattr(trainer, "evaluate_samples", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pruner.run(digits.x_train, digits.y_train, 1)
     assert (network.sparsity, pruner.round) == (0, 0)

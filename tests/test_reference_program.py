@@ -35,7 +35,7 @@ def test_percentile_rule_reproduces_the_printed_degrees(monkeypatch):
     for number in range(1, 40):
         if number == 3:  # the program's own zero: from here on one zero joins each layer's live values
             with_zero = RULES["percentile"]._replace(
-                threshold=lambda live, q: percentile(np.append(np.abs(live), 0.0), q)
+                threshold=lambda live, scores, q: percentile(np.append(scores, 0.0), q)
             )
             monkeypatch.setitem(RULES, "percentile", with_zero)
         degrees[number] = round(100 * pruner.step().prunable_sparsity, 3)

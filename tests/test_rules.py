@@ -192,7 +192,7 @@ def test_nothing_left_to_prune(scope, number):
 def test_a_layer_of_one_weight():
     network = network_of([[1.0]], [[2.0]])
     prune(network, sparsity=0.5)
-    assert network.layer_live_weights == [0, 1], "the share of one half each goes to the first"
+    assert network.layer_live_weights == [1, 0], "of one half each, what is left goes to the first"
     network = network_of([[1.0]], [[0.5]])
     prune(network, sparsity=0.5, scope="global")
     assert network.layer_live_weights == [1, 0]

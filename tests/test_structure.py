@@ -29,9 +29,10 @@ ALLOWED = {
     "network": {"kernels", *TOOLS, "allocation", "storage", "team", "inference", "frozen"},
     "rules": {"kernels", *TOOLS, "network", "allocation"},
     "trainer": {"kernels", *TOOLS, "network", "schedules", "storage", "team", "inference"},
-    "pruner": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer"},
+    "sensitivity": {"kernels", "check", "trainer"},
+    "pruner": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer", "sensitivity"},
     "sweep": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer", "pruner", "datasets"},
-    "__init__": {"network", "frozen", "schedules", "trainer", "pruner", "datasets"},
+    "__init__": {"network", "frozen", "schedules", "trainer", "pruner", "sensitivity", "datasets"},
 }
 
 

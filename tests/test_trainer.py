@@ -249,9 +249,9 @@ def test_states_of_large_sets_are_compared_by_a_part_of_them(monkeypatch):
     rate = {"learning_rate": 0.05, "learning_rate_schedule": lambda progress: 1 if progress < 0.5 else 100}
     network, history = trained(6, **rate)
     assert history.restored
-    assert history.train == fp.Trainer(network).evaluate(*blobs())
     x, y = blobs()
-    some = fp.Trainer(network)._some(Samples(x, y, np.empty((0, 0))))
+    some = fp.Trainer(network).some(Samples(x, y, np.empty((0, 0))))
+    assert history.train == fp.Trainer(network).evaluate(some.x, some.labels)
     assert len(some.x) == len(some.labels) == 20
     assert {(*row, label) for row, label in zip(some.x, some.labels, strict=True)} < {
         (*row, label) for row, label in zip(x, y, strict=True)

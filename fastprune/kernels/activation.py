@@ -55,15 +55,16 @@ def activate_backward(dout: Floats, out: Floats, unit: int, activation: int, kee
 
 
 @kernel
-def dropout(tile: Floats, unit: int, key: np.uint64, first: int, keep: float) -> None:
-    """Zero each value of a row with probability 1 - keep and divide the others by `keep` (inverted dropout).
+def dropout(tile: Floats, unit: int, key: np.uint64, first: int, low: int, high: int, keep: float) -> None:
+    """Zero each value of a row with probability 1 - keep and divide the others by `keep`, in lanes low .. high - 1.
 
-    What is dropped depends on `key`, the unit and the number of the sample in its batch: lane t of `tile` (O, T) holds
-    sample first + t. So the same call on the gradient is the backward pass, and nothing has to be stored.
+    That is inverted dropout. What is dropped depends on `key`, the unit and the number of the sample in its batch: lane
+    t of `tile` (O, T) holds sample first + t. So the same call on the gradient is the backward pass, and nothing has to
+    be stored.
     """
     scale = tile.dtype.type(1 / keep)
     threshold = np.uint64(keep * 2.0**32)
     row = derive(key, unit)
-    for t in range(tile.shape[1]):
+    for t in range(low, high):
         kept = (derive(row, first + t) >> np.uint64(32)) < threshold
         tile[unit, t] = tile[unit, t] * scale if kept else tile.dtype.type(0)

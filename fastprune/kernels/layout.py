@@ -85,6 +85,7 @@ class Workspace(NamedTuple):
 
     order: Ints  # (N,) the epoch's order of the samples
     offsets: Ints  # (tiles, 4, 32) where samples begin; see tile.gather
+    keep: npt.NDArray[np.float64]  # (levels,) 1 - dropout; the outputs' is 1
     inputs: Floats  # (tiles, F * 64)
     activations: Floats  # (tiles, rows * 64)
     deltas: Floats  # (tiles, rows * 64) gradients with respect to `activations`
@@ -98,7 +99,6 @@ class Batch(NamedTuple):
     start: int
     stop: int
     key: np.uint64  # of what is dropped
-    keep: float  # 1 - dropout
 
 
 class Team(NamedTuple):
@@ -124,7 +124,6 @@ class Recipe(NamedTuple):
 
     loss: int
     batch: int
-    dropout: float
     seed: np.uint64
     update: Update
 

@@ -100,29 +100,26 @@ def line_at(starts: Ints, work: int) -> int:
 
 @inner_kernel
 def gather_batch(workspace: Workspace, layout: Layout, x: Floats, batch: Batch, team: Team) -> None:
-    """Fill the tiles of the batch. The unit of work is sixteen lanes."""
+    """Fill the tiles of the batch, with what is dropped set to 0. The unit of work is sixteen lanes."""
     tiles = tiles_of(batch)
     lanes = (tiles - 1) * LANES + lanes_of(batch, tiles - 1)
     low, high = share(lanes, STEP, team)
+    keep, key = workspace.keep[0], derive(batch.key, 0)
     for tile in range(low // LANES, (high + LANES - 1) // LANES):
         start = batch.start + tile * LANES
-        gather(
-            as_tile(workspace.inputs[tile], x.shape[1], lanes_of(batch, tile)),
-            workspace.offsets[tile],
-            x,
-            workspace.order,
-            layout.blocks,
-            start,
-            min(start + LANES, batch.stop),
-            max(low - tile * LANES, 0),
-            min(high - tile * LANES, LANES),
-        )
+        first, last = max(low - tile * LANES, 0), min(high - tile * LANES, LANES)
+        inputs = as_tile(workspace.inputs[tile], x.shape[1], lanes_of(batch, tile))
+        stop = min(start + LANES, batch.stop)
+        gather(inputs, workspace.offsets[tile], x, workspace.order, layout.blocks, start, stop, first, last)
+        if keep < 1:
+            for unit in segment(layout.units, layout.levels, 0):
+                dropout(inputs, unit, key, tile * LANES, first, last, keep)
 
 
 @inner_kernel
 def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floats, batch: Batch, team: Team) -> None:
-    """Fill the layer's rows of `activations`. With keep = 1 nothing is dropped."""
-    sparse = layout.sparse[layer] == 1
+    """Fill the layer's rows of `activations`, with what is dropped set to 0."""
+    sparse, keep = layout.sparse[layer] == 1, workspace.keep[layer + 1]
     units, bias = segment(layout.units, layout.levels, layer + 1), segment(values, layout.biases, layer)
     starts = as_table(segment(layout.outputs.starts, layout.outputs.offsets, layer), units.size)
     work = work_of(starts) if sparse else chunks_of(bias.size)
@@ -156,8 +153,8 @@ def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floa
         if layer < layout.sparse.size - 1:
             for unit in units[first:last]:
                 activate_forward(out, unit, layout.activation)
-                if batch.keep < 1:
-                    dropout(out, unit, derive(batch.key, layer), tile * LANES, batch.keep)
+                if keep < 1:
+                    dropout(out, unit, derive(batch.key, layer + 1), tile * LANES, 0, lanes, keep)
 
 
 @inner_kernel
@@ -217,7 +214,7 @@ def parameter_gradient(
 @inner_kernel
 def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Floats, batch: Batch, team: Team) -> None:
     """Fill the rows of `deltas` of the layer below, down to its values before activation, from the layer's own."""
-    sparse = layout.sparse[layer] == 1
+    sparse, keep = layout.sparse[layer] == 1, workspace.keep[layer]
     units = segment(layout.units, layout.levels, layer)
     starts = as_table(segment(layout.inputs.starts, layout.inputs.offsets, layer), units.size)
     inputs = layout.sizes[layer]
@@ -248,9 +245,9 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
                 dense_input_gradient(dbelow, dout, matrix, chunk * inputs // work, (chunk + 1) * inputs // work)
         below = rows_of(workspace.activations[tile], layout.rows, layer, lanes)
         for unit in units[first:last]:
-            if batch.keep < 1:
-                dropout(dbelow, unit, derive(batch.key, layer - 1), tile * LANES, batch.keep)
-            activate_backward(dbelow, below, unit, layout.activation, batch.keep)
+            if keep < 1:
+                dropout(dbelow, unit, derive(batch.key, layer), tile * LANES, 0, lanes, keep)
+            activate_backward(dbelow, below, unit, layout.activation, keep)
 
 
 @kernel
@@ -282,8 +279,8 @@ def train_steps(
             wait(team)
         start = number * recipe.batch
         key = derive(drops, span.updates + s)
-        batch = Batch(start, min(start + recipe.batch, count), key, 1 - recipe.dropout)
-        if batches > 1 or s == 0:  # a batch of all samples is the same at each step
+        batch = Batch(start, min(start + recipe.batch, count), key)
+        if batches > 1 or s == 0 or workspace.keep[0] < 1:  # a batch of all samples is the same at each step
             gather_batch(workspace, layout, samples.x, batch, team)
             wait(team)
         for layer in range(layers):
@@ -315,7 +312,7 @@ def forward_samples(out: Floats, workspace: Workspace, x: Floats, values: Floats
     alone = Team(0, 1, team.barrier)
     first, last = share(x.shape[0], LANES, team)
     for start in range(first, last, LANES):
-        batch = Batch(start, min(start + LANES, last), np.uint64(0), 1.0)
+        batch = Batch(start, min(start + LANES, last), np.uint64(0))
         gather_batch(workspace, layout, x, batch, alone)
         for layer in range(layout.sparse.size):
             forward_layer(workspace, layout, layer, values, batch, alone)

@@ -1,0 +1,108 @@
+"""How much each layer can lose: the curves of a sensitivity scan, and the rates that follow from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastprune import check
+from fastprune.kernels.layout import Floats
+from fastprune.trainer import Evaluation
+
+_HALVINGS = 60  # of the interval in which a tolerance is looked for: down to rounding
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What a network loses if one layer alone is pruned, without retraining (Han et al. 2015, figure 6).
+
+    Attributes
+    ----------
+    layers : tuple of int
+        The layers that were pruned, each by itself.
+    layer_sizes : tuple of int
+        Weights of each layer of the network, live or pruned.
+    layer_sparsity : tuple of float
+        Sparsity of each layer of the network as it was, and is.
+    sparsities : tuple of float
+        To which the layers were pruned, ascending.
+    baseline : Evaluation
+        Of the network as it was.
+    evaluations : tuple of tuple of Evaluation
+        For each of `layers`, at each of `sparsities`.
+    """
+
+    layers: tuple[int, ...]
+    layer_sizes: tuple[int, ...]
+    layer_sparsity: tuple[float, ...]
+    sparsities: tuple[float, ...]
+    baseline: Evaluation
+    evaluations: tuple[tuple[Evaluation, ...], ...]
+
+    def recommend(self, sparsity: float) -> dict[int, float]:
+        """Rates at which all layers that were scanned raise the loss by about the same amount, each by itself.
+
+        Parameters
+        ----------
+        sparsity : float
+            Of all weights of the network, not below its present one, and no further than the scan went.
+
+        Returns
+        -------
+        dict of int to float
+            The sparsity of each layer: a number of the schedule for rule "sparsity" and scope "layer".
+
+        Raises
+        ------
+        ValueError
+            If the sparsity is out of the scan's reach.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> data = fp.load_dataset("digits")
+        >>> trainer = fp.Trainer(fp.MLP([64, 32, 10]), batch_size=64)
+        >>> _ = trainer.fit(data.x_train, data.y_train, epochs=10)
+        >>> pruner = fp.Pruner(trainer, schedule=[0.5])
+        >>> rates = pruner.sensitivity(data.x_train, data.y_train).recommend(0.8)
+        >>> round(rates[0], 1) > round(rates[1], 1)  # the output layer is the more sensitive one
+        True
+        >>> round(pruner.step(sparsity=rates).sparsity, 2)
+        0.8
+        """
+        nothing = -1.0  # below any rise of the loss: no layer loses anything
+        now, most = self._total(self._rates(nothing)), self._total(self._rates(np.inf))
+        sparsity = check.number("sparsity", sparsity, f"[{now!r}, {most!r}]")
+        low, high = nothing, max(float(curve[-1]) for curve in self._curves())
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._total(self._rates(middle)) < sparsity else (low, middle)
+        # Where a curve is flat the rate leaps: so much of the leap is made as it takes.
+        below, above = self._rates(low), self._rates(high)
+        leap = self._total(above) - self._total(below)
+        part = (sparsity - self._total(below)) / leap if leap > 0 else 1.0
+        return dict(zip(self.layers, (below + part * (above - below)).tolist(), strict=True))
+
+    def _curves(self) -> list[Floats]:
+        """By how much each layer's pruning raises the loss; it never falls again."""
+        rises = [np.array([e.loss for e in row]) - self.baseline.loss for row in self.evaluations]
+        return [np.maximum.accumulate(np.maximum(rise, 0)) for rise in rises]
+
+    def _rates(self, tolerance: float) -> Floats:
+        """The highest sparsity of each layer at which the loss rises by no more than `tolerance`."""
+        rates = []
+        for layer, curve in zip(self.layers, self._curves(), strict=True):
+            now = self.layer_sparsity[layer]
+            x, y = np.array([now, *np.maximum(self.sparsities, now)]), np.array([0.0, *curve])
+            last = int(np.searchsorted(y, tolerance, side="right")) - 1  # the last point that is within it
+            if last < 0 or last == y.size - 1:
+                rates.append(x[last] if last >= 0 else now)
+            else:
+                part = (tolerance - y[last]) / (y[last + 1] - y[last])
+                rates.append(x[last] + part * (x[last + 1] - x[last]))
+        return np.array(rates)
+
+    def _total(self, rates: Floats) -> float:
+        """Sparsity of the network with these rates."""
+        all_rates = np.array(self.layer_sparsity)
+        all_rates[list(self.layers)] = rates
+        return float(all_rates @ np.array(self.layer_sizes) / sum(self.layer_sizes))
