@@ -597,7 +597,8 @@ class Trainer:
         if count <= _WATCHED:
             return samples
         order = np.empty(count, np.int64)
-        shuffle(order, derive(np.uint64(self.seed), WATCH))
+        # Compiled code gives back a Python integer, of which the next call would take the type from its size.
+        shuffle(order, np.uint64(derive(np.uint64(self.seed), WATCH)))
         some = np.sort(order[:_WATCHED])
         labels, targets = samples.labels, samples.targets
         return Samples(

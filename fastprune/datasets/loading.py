@@ -13,6 +13,7 @@ from fastprune import check
 from fastprune.datasets.binary_images import make_binary_images
 from fastprune.datasets.dataset import Dataset
 from fastprune.datasets.mnist import load_mnist
+from fastprune.datasets.tables import TABLES, load_table
 from fastprune.files import read_npz
 from fastprune.kernels.layout import Floats
 
@@ -31,6 +32,10 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         "mnist": 60,000 and 10,000 handwritten digits of 28x28 pixels in [0, 1]. The four IDX files, plain or gzipped,
         are taken from `data_dir`, else from the folder that the environment variable FASTPRUNE_DATA names, else from
         the user's cache, else downloaded into it (extra `download`). Their content is checked by SHA-256.
+
+        "breast_cancer", "wine": scikit-learn's tables (extra `datasets`): 569 samples of 30 measures in two classes,
+        and 178 of 13 in three. A fixed fifth of each class is the test set; each feature is shifted and scaled to mean
+        0 and standard deviation 1 over the training samples.
 
         "binary_images": what `make_binary_images()` makes.
 
@@ -62,9 +67,11 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         return Dataset.split("digits", arrays["x"].astype(np.float32) / 16, arrays["y"].astype(np.int64))
     if name == "mnist":
         return load_mnist(data_dir)
+    if name in TABLES:
+        return load_table(str(name))
     if name == "binary_images":
         return make_binary_images()
-    expected = "'digits', 'mnist', 'binary_images' or a path ending in .npz or .csv"
+    expected = "'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path ending in .npz or .csv"
     if not isinstance(name, str | os.PathLike) or Path(name).suffix not in (".npz", ".csv"):
         raise ValueError(f"name: expected {expected}, got {name!r}")
     path = Path(name)

@@ -4,6 +4,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from fastprune.datasets import load_dataset
 from fastprune.kernels.jit import is_compiled
@@ -22,11 +23,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     written to; 130: interrupted. What was finished by then is written in each case.
     """
     try:
-        return _sweep(parse(arguments))
+        command = parse(arguments)
+        return _study(command) if command.preset else _sweep(command)
     except (ValueError, OSError, MemoryError) as error:
         return _fail(str(error) or "out of memory", 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+
+
+def _study(command: Command) -> int:
+    from fastprune.sweep.han2015 import preset, recipes  # here, because the other commands do not need it
+
+    _make(command.out)
+    config = command.config
+    preset.run(recipes.HAN2015, config.seeds, config.data_dir, command.full, command.out, Display(command.quiet).say)
+    return 0
+
+
+def _make(out: Path) -> None:
+    """Make the folder of the results. One that cannot be written to is found before the work, not after."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a folder, got the file {str(out)!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=out).close()
 
 
 def _sweep(command: Command) -> int:
@@ -34,10 +53,7 @@ def _sweep(command: Command) -> int:
     started = time.perf_counter()
     data = load_dataset(config.dataset, config.data_dir)
     jobs = prepare(config, data)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a folder, got the file {str(out)!r}")
-    out.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=out).close()  # a folder that cannot be written to is found before the work, not after
+    _make(out)
 
     display = Display(command.quiet)
     display.say(

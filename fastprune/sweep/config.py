@@ -13,6 +13,9 @@ from fastprune.rules import RULES, SCOPES, Amount
 from fastprune.schedules import LEARNING_RATES
 from fastprune.trainer import OPTIMIZERS
 
+PRESETS = ("han2015",)
+PRESET_TAKES = ("seeds", "data_dir")
+
 
 def _setting(
     default: Any, help: str, parse: Callable[[str], Any] = str, choices: Sequence[str] | None = None, group: str = ""
@@ -98,6 +101,8 @@ class Command:
     """What the command line asks for: the sweep, where its results go, and how much is shown."""
 
     config: Config
+    preset: str | None
+    full: bool
     out: Path
     quiet: bool
 
@@ -134,12 +139,25 @@ def parse(arguments: Sequence[str] | None) -> Command:
             metavar=None if setting["choices"] else "",
             help=setting["help"] + (f" (default: {default})" if default not in (None, "") else ""),
         )
+    flags = parser.add_argument_group(
+        "studies with settings of their own, of which --seeds and --data-dir can be given"
+    )
+    flags.add_argument(
+        "--preset", choices=PRESETS, help="han2015: the paper's tables and more, on MNIST and small sets"
+    )
+    flags.add_argument("--full", action="store_true", help="also its figures, and the baselines that these need")
     flags = parser.add_argument_group("results")
     flags.add_argument(
         "--out", type=Path, metavar="", help="folder of the results (default: runs/<what differs from the defaults>)"
     )
     flags.add_argument("--quiet", action="store_true", help="show nothing but errors")
     settings = vars(parser.parse_args(arguments))
-    out, quiet = settings.pop("out"), settings.pop("quiet")
+    out, quiet, preset, full = (settings.pop(name) for name in ("out", "quiet", "preset", "full"))
     config = Config(**settings)
-    return Command(config, out or Path("runs", config.name), quiet)
+    if full and preset is None:
+        raise ValueError("full: expected a preset with it, got none")
+    if preset is not None:
+        given = [field.name for field in dataclasses.fields(Config) if getattr(config, field.name) != field.default]
+        if other := [name for name in given if name not in PRESET_TAKES]:
+            raise ValueError(f"preset: expected its own settings to stand, got --{other[0].replace('_', '-')}")
+    return Command(config, preset, full, out or Path("runs", preset or config.name), quiet)

@@ -1,0 +1,129 @@
+"""The study as a command: its tasks on all cores, and what is written of them. Only this process writes."""
+
+import importlib.metadata
+import multiprocessing
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fastprune.datasets import load_dataset
+from fastprune.files import atomic_write
+from fastprune.kernels.jit import is_compiled
+from fastprune.kernels.steps import train_steps
+from fastprune.network import MLP
+from fastprune.sweep.han2015 import figures, study
+from fastprune.sweep.han2015.recipes import Recipe, Study
+from fastprune.sweep.han2015.study import PAPER, SMALL_SETS, Result, Row
+from fastprune.sweep.han2015.tables import tables, write_rows
+from fastprune.team import count_threads
+from fastprune.trainer import Trainer
+
+FULL_SEEDS = 3  # for what `--full` adds
+
+
+@dataclass(frozen=True)
+class Task:
+    """One part of the study, for one seed: a function of the module `study` and its arguments."""
+
+    function: Callable[..., Result]
+    recipe: Recipe
+    seed: int
+    data_dir: str | None
+    more: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For the progress lines."""
+        return " ".join([self.function.__name__, *self.more.values(), f"seed {self.seed}"])
+
+    def __call__(self) -> Result:
+        """Do it."""
+        return self.function(self.recipe, self.seed, self.data_dir, **self.more)
+
+
+def tasks(of: Study, seeds: Sequence[int], data_dir: str | None, full: bool) -> list[Task]:
+    """What there is to do, the longest first."""
+    some = seeds[:FULL_SEEDS] if full else []
+    return [
+        *(Task(study.gradual, of.mnist, seed, data_dir) for seed in seeds),
+        *(Task(study.random, of.mnist, seed, data_dir) for seed in some),
+        *(
+            Task(study.regularization, recipe, seed, data_dir, {"penalty": name})
+            for seed in some
+            for name, recipe in of.penalties.items()
+        ),
+        *(Task(study.sensitivity, of.penalties["l2"], seed, data_dir) for seed in some),
+        *(Task(study.small, of.small, seed, data_dir, {"name": name}) for seed in seeds for name in SMALL_SETS),
+    ]
+
+
+def run(
+    of: Study, seeds: Sequence[int], data_dir: str | None, full: bool, out: Path, say: Callable[[str], None]
+) -> None:
+    """Do the study, and write `results.csv`, `tables.md` and, with `full`, the pictures to the folder `out`.
+
+    Raises
+    ------
+    ValueError
+        If the data, or with `full` matplotlib, are not there; before anything is done.
+    """
+    if full:
+        figures.needed()
+    for name in ("mnist", *SMALL_SETS):
+        load_dataset(name, data_dir)
+    todo = tasks(of, seeds, data_dir, full)
+    workers = min(count_threads("n_jobs", -1), len(todo))
+    if not is_compiled(train_steps):
+        say("Compiling, once: this takes some 15 seconds.")
+        Trainer(MLP([2, 2])).fit(np.eye(2), [0, 1], 1)
+    say(f"{len(todo)} tasks, {workers} at a time; seeds {', '.join(map(str, seeds))}")
+    started = time.perf_counter()
+    results: dict[int, Result] = {}
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            futures = {pool.submit(task.__call__): i for i, task in enumerate(todo)}
+            try:
+                for future in as_completed(futures):
+                    number = futures[future]
+                    results[number] = future.result()
+                    say(f"{time.perf_counter() - started:5.0f} s  {todo[number].name}{_brief(results[number].rows)}")
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
+    finally:
+        rows = [row for number in sorted(results) for row in results[number].rows]
+        if rows:
+            write_rows(out / "results.csv", rows)
+    text = f"{tables(rows)}\n{_circumstances(seeds, full, workers, time.perf_counter() - started)}\n"
+    with atomic_write(out / "tables.md") as file:
+        file.write(text.encode())
+    say(f"\n{text}")
+    if full:
+        scans = [results[i].arrays for i, task in enumerate(todo) if task.function is study.sensitivity]
+        for path in figures.draw(out, rows, results[0].arrays, scans):
+            say(f"Wrote {path}")
+    say(f"Wrote {out / 'results.csv'} and {out / 'tables.md'}")
+
+
+def _brief(rows: Sequence[Row]) -> str:
+    """What a reader of the progress wants to know first."""
+    points = [row for row in rows if row.target in (1.0, PAPER, 80.0)]
+    return "".join(f"  {row.method} {row.target:g}x {100 * row.test_error:.2f} %" for row in points)
+
+
+def _circumstances(seeds: Sequence[int], full: bool, workers: int, seconds: float) -> str:
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "numba", "scipy"))
+    more = f", and {', '.join(map(str, seeds[:FULL_SEEDS]))} for what --full adds" if full else ""
+    return (
+        f"Seeds {', '.join(map(str, seeds))}{more}; mean ± standard deviation over seeds. fastprune "
+        f"{importlib.metadata.version('fastprune')}, Python {platform.python_version()} on {sys.platform}, {packages}; "
+        f"{seconds:.0f} s in {workers} processes, of one thread each."
+    )
