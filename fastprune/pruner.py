@@ -239,6 +239,7 @@ class Pruner:
             raise ValueError(
                 f"layer_rates: expected rule 'sparsity' and scope 'layer' with {layer_rates!r}, got {rule!r}, {scope!r}"
             )
+        self._check_criterion(self.rule)
         self.min_keep = check.integer("min_keep", min_keep, 0)
         self.seed = check.integer("seed", seed, 0, 2**64 - 1)
         count = trainer.network.layers
@@ -567,8 +568,13 @@ class Pruner:
         asked = amount / 100 * sum(live[layer] for layer in self.prunable_layers)
         return 1 - (sum(live) - asked) / self.trainer.network.total_weights
 
+    def _check_criterion(self, rule: str) -> None:
+        if rule == "std" and self.criterion != "magnitude":
+            raise ValueError(f"criterion: expected 'magnitude' with rule 'std', got {self.criterion!r}")
+
     def _checked(self, name: str, rule: str, amount: Amount) -> Amount:
         """`amount`, if the rule can take it and every layer it names can be pruned."""
+        self._check_criterion(rule)
         interval = RULES[rule].interval
         if not isinstance(amount, Mapping):
             number = check.number(name, amount, interval)

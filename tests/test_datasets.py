@@ -3,6 +3,7 @@
 import functools
 import gzip
 import http.server
+import sys
 import threading
 from pathlib import Path
 
@@ -197,7 +198,7 @@ TRAIN = {"x_train": np.ones((6, 2)), "y_train": np.arange(6) % 2}
         (
             "cifar",
             None,
-            "name: expected 'digits', 'mnist', 'binary_images' or a path ending in .npz or .csv, got 'cifar'",
+            "name: expected 'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path .*, got 'cifar'",
         ),
         (7, None, "name: expected 'digits'.* got 7"),
         ("missing.csv", None, "which is no file"),
@@ -245,3 +246,25 @@ def test_bad_files(tmp_path, name, content, message):
         np.savez(name, **content)
     with pytest.raises(ValueError, match=message):
         fp.load_dataset(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "features", "outputs"), [("breast_cancer", 569, 30, 1), ("wine", 178, 13, 3)]
+)
+def test_tables_of_scikit_learn(name, samples, features, outputs):
+    data = fp.load_dataset(name)
+    assert (data.name, data.features, data.outputs) == (name, features, outputs)
+    assert len(data.x_train) + len(data.x_test) == samples
+    assert len(data.x_test) == pytest.approx(samples / 5, abs=2)
+    np.testing.assert_allclose(data.x_train.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(data.x_train.std(axis=0), 1, atol=1e-5)
+    assert 0 < np.abs(data.x_test.mean(axis=0)).max() < 0.5, "scaled by what the training samples tell"
+    assert data.x_train.dtype == np.float32
+    assert set(data.y_train) == set(data.y_test)
+
+
+def test_tables_say_what_they_need(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ValueError, match=r'name: \'wine\' needs an extra: pip install "fastprune\[datasets\]"'):
+        fp.load_dataset("wine")

@@ -256,3 +256,136 @@ def test_min_keep_of_global_scope_is_exact_or_refused(sizes, sparsity, min_keep)
     assert network.total_weights - network.live_weights == wanted
     for size, live in zip(network.layer_sizes, network.layer_live_weights, strict=True):
         assert live >= min(size, min_keep)
+
+
+# Criteria and rates of layers
+
+
+def pruned(sizes, sparsity, seed=0, **settings):
+    network = fp.MLP(sizes, seed=3)
+    record = fp.Pruner(fp.Trainer(network), schedule=[sparsity], seed=seed, **settings).step()
+    return network, record
+
+
+def test_random_pruning_is_exact_drawn_by_the_seed_and_blind_to_magnitude():
+    network, record = pruned([40, 30, 10], 0.7, criterion="random")
+    assert record.live == 450
+    again, other = pruned([40, 30, 10], 0.7, criterion="random")[0], pruned([40, 30, 10], 0.7, 1, criterion="random")[0]
+    np.testing.assert_array_equal(network.masks[0], again.masks[0])
+    assert (network.masks[0] != other.masks[0]).any()
+    dense = fp.MLP([40, 30, 10], seed=3).weights[0]
+    assert np.abs(dense[network.masks[0]]).mean() == pytest.approx(np.abs(dense).mean(), rel=0.1)
+    assert np.abs(pruned([40, 30, 10], 0.7)[0].weights[0]).max() == np.abs(dense).max()
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_random_pruning_goes_on_with_what_is_left(scope):
+    network = fp.MLP([20, 20, 5])
+    pruner = fp.Pruner(fp.Trainer(network), schedule=[0.3, 0.6, 0.9], criterion="random", scope=scope)
+    before = network.masks
+    for sparsity in (0.3, 0.6, 0.9):
+        assert pruner.step().sparsity == sparsity
+        assert all((mask <= old).all() for mask, old in zip(network.masks, before, strict=True))
+        before = network.masks
+
+
+def test_percentiles_of_random_pruning_are_shares():
+    _, record = pruned([50, 40, 10], 25.0, rule="percentile", criterion="random")
+    assert record.sparsity == pytest.approx(0.25, abs=0.002)
+
+
+def test_erdos_renyi_rates():
+    network, record = pruned([100, 50, 10], 0.8, layer_rates="erdos_renyi")
+    assert record.live == 1100
+    # In proportion to 150 and 60 live weights: 785.7 and 314.3.
+    assert network.layer_live_weights == [786, 314]
+    network, record = pruned([100, 50, 10], 0.5, layer_rates="erdos_renyi")
+    assert network.layer_live_weights == [2250, 500], "no layer gets more than it has"
+
+
+def lamp_scores(weights):
+    """Lee et al. 2021, equation 2, as it is written."""
+    order = np.argsort(weights.reshape(-1) ** 2, kind="stable")
+    squares = weights.reshape(-1)[order].astype(float) ** 2
+    scores = np.empty(order.size)
+    scores[order] = [squares[u] / squares[u:].sum() for u in range(order.size)]
+    return scores.reshape(weights.shape)
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.8, 0.95])
+def test_lamp_rates_are_those_of_a_global_ranking_by_score(sparsity):
+    scores = [lamp_scores(weights) for weights in fp.MLP([30, 20, 10], seed=3).weights]
+    network, record = pruned([30, 20, 10], sparsity, layer_rates="lamp")
+    joined = np.sort(np.concatenate([score.reshape(-1) for score in scores]))
+    bar = joined[-record.live]
+    for mask, score in zip(network.masks, scores, strict=True):
+        np.testing.assert_array_equal(mask, score >= bar)
+
+
+def test_lamp_never_empties_a_layer_before_the_others():
+    network = network_of(np.full((20, 20), 5.0) + np.arange(20), [[1e-3] * 20, [2e-3] * 20])
+    pruner = fp.Pruner(fp.Trainer(network), schedule=[0.995], layer_rates="lamp")
+    pruner.step()
+    assert min(network.layer_live_weights) >= 1
+    network = network_of(np.zeros((2, 4)), np.ones((1, 2)))
+    assert fp.Pruner(fp.Trainer(network), schedule=[0.5], layer_rates="lamp").step().live == 5, "zeros have scores, too"
+
+
+@pytest.mark.parametrize("layer_rates", ["uniform", "erdos_renyi", "lamp"])
+def test_rates_keep_to_what_is_left_to_ignored_layers_and_to_min_keep(layer_rates):
+    network = fp.MLP([30, 20, 10], seed=1)
+    trainer = fp.Trainer(network)
+    fp.Pruner(trainer, schedule=[{0: 0.9}]).step()
+    record = fp.Pruner(trainer, schedule=[0.8], layer_rates=layer_rates).step()
+    assert record.live == 160
+    assert network.layer_live_weights[0] <= 60
+
+    network = fp.MLP([30, 20, 10], seed=1)
+    settings = {"layer_rates": layer_rates, "ignored_layers": [1]}
+    assert fp.Pruner(fp.Trainer(network), schedule=[0.7], **settings).step().live == 240
+    assert network.layer_live_weights == [40, 200]
+
+    network = fp.MLP([30, 20, 10], seed=1)
+    record = fp.Pruner(fp.Trainer(network), schedule=[0.99], layer_rates=layer_rates, min_keep=50).step()
+    assert network.layer_live_weights == [50, 50]
+    assert {event.layer for event in record.events} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"criterion": "gradient"}, "criterion: expected one of 'magnitude', 'random', got 'gradient'"),
+        ({"layer_rates": "erk"}, "layer_rates: expected one of 'uniform', 'erdos_renyi', 'lamp', got 'erk'"),
+        ({"layer_rates": "lamp", "scope": "global"}, "layer_rates: expected rule 'sparsity' and scope 'layer' with"),
+        ({"layer_rates": "lamp", "rule": "percentile"}, "layer_rates: expected rule 'sparsity' and scope 'layer'"),
+        ({"criterion": "random", "rule": "std"}, "criterion: expected 'magnitude' with rule 'std', got 'random'"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
+    ],
+)
+def test_bad_criteria_and_rates(settings, message):
+    with pytest.raises(ValueError, match=message):
+        fp.Pruner(fp.Trainer(fp.MLP([4, 3])), schedule=[0.5], **settings)
+
+
+def test_a_step_by_deviations_knows_no_random_criterion():
+    network = fp.MLP([4, 3])
+    with pytest.raises(ValueError, match="criterion: expected 'magnitude' with rule 'std', got 'random'"):
+        fp.Pruner(fp.Trainer(network), schedule=[0.5], criterion="random").step(quality=1.0)
+    assert network.sparsity == 0
+
+
+# Paths
+
+
+def test_weights_on_no_path_are_not_effective_and_units_without_path_are_dead():
+    network = network_of([[1.0, 0.0], [0.0, 0.0], [2.0, 1.0], [3.0, 0.0]], [[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
+    trainer = fp.Trainer(network)
+    trainer.prune(np.flatnonzero(network.values[: network.total_weights] == 0))
+    # Unit 0 leads nowhere, unit 1 is not reached, unit 2 leads nowhere; unit 3 works: one weight in, two out.
+    assert network.live_weights == 7
+    assert network.dead_units == [3]
+    assert network.effective_sparsity == pytest.approx(1 - 3 / 16)
+    record = fp.Pruner(trainer, schedule=[0.0]).step(q={0: 0.0})
+    assert record.dead_units == (3,)
+    assert record.effective_sparsity == network.effective_sparsity
+    assert network.sparsify().sizes == [2, 1, 2]

@@ -225,7 +225,7 @@ def test_best_is_measured_by_the_best_dense_network():
     [
         (
             ["--dataset", "cifar"],
-            "name: expected 'digits', 'mnist', 'binary_images' or a path ending in .npz or .csv, got",
+            "name: expected 'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path ending in",
         ),
         (["--dataset", "missing.csv"], "which is no file"),
         (["--dataset", "broken.npz"], "broken.npz"),

@@ -35,7 +35,9 @@ class Config:
     """What a sweep is to do; the fields are the command's flags."""
 
     dataset: str = _setting(
-        "digits", "digits, mnist, binary_images, or a path ending in .npz or .csv (classes only)", group="data"
+        "digits",
+        "digits, mnist, breast_cancer, wine, binary_images, or a path ending in .npz or .csv (classes only)",
+        group="data",
     )
     data_dir: str | None = _setting(None, "folder of the MNIST files (else FASTPRUNE_DATA, the cache, a download)")
     seeds: tuple[int, ...] = _setting((0, 1, 2, 3, 4), "seeds to run, with commas between", integers)
