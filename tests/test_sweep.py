@@ -250,8 +250,10 @@ def test_best_is_measured_by_the_best_dense_network():
         (["--holdout", "0.9999"], "holdout: expected to leave samples to train on"),
         (["--batch-size", "-1"], "batch_size: expected an integer of at least 0"),
         (["--hidden", "99999999999,99999999999"], "sizes: expected weights that can be counted"),
-        (["--seeds=-1"], "seed: expected an integer of at least 0, got -1"),
+        (["--seeds=-1"], "seeds: expected an integer of at least 0, got -1"),
         (["--ignored-layers", "7"], "ignored_layers: expected layers in -3 .. 2, got 7"),
+        (["--full"], "full: expected a preset with it, got none"),
+        (["--preset", "han2015"], "preset: expected its own settings to stand, got --hidden"),
         (["--out", "broken.npz"], "out: expected a folder, got the file 'broken.npz'"),
         (["--out", "/proc/nowhere"], "/proc/nowhere"),
     ],
@@ -315,7 +317,7 @@ def test_help_names_every_setting(capsys):
         main(["--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    for name in (*Config.__dataclass_fields__, "out", "quiet"):
+    for name in (*Config.__dataclass_fields__, "preset", "full", "out", "quiet"):
         assert f"--{name.replace('_', '-')}" in text
     assert "Example:" in text
 
@@ -326,6 +328,7 @@ def test_names_tell_what_differs_from_the_defaults():
     assert parse(["--dataset", "/some/own.csv"]).out == Path("runs/some_own.csv")
     assert parse(["--dataset", "../own.csv"]).out == Path("runs/own.csv")
     assert parse(["--out", "x"]).out == Path("x")
+    assert parse(["--preset", "han2015"]).out == Path("runs/han2015")
 
 
 def test_spread():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastprune import schedules
+from fastprune import check, schedules
 from fastprune.network import ACTIVATIONS
 from fastprune.rules import RULES, SCOPES, Amount
 from fastprune.schedules import LEARNING_RATES
@@ -71,7 +71,11 @@ class Config:
     retrain_learning_rate: float = _setting(0.1, "at the start of each retraining", float)
 
     def __post_init__(self) -> None:
-        """Refuse what another rule would ignore."""
+        """Refuse seeds that are none, and what another rule would ignore."""
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: expected at least one, none of them twice, got {self.seeds}")
+        for seed in self.seeds:
+            check.integer("seeds", seed, 0, 2**64 - 1)
         for name, rule in {"q": "percentile", "delta": "percentile", "quality": "std", "sparsity": "sparsity"}.items():
             given = getattr(self, name) != self.__dataclass_fields__[name].default
             if given and self.rule != rule:

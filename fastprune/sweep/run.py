@@ -81,8 +81,6 @@ def prepare(config: Config, data: Dataset) -> list[Job]:
     check.integer("retrain_epochs", config.retrain_epochs, 0)
     check.number("retrain_learning_rate", config.retrain_learning_rate, "(0, inf)")
     check.integer("batch_size", config.batch_size, 0)
-    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
-        raise ValueError(f"seeds: expected at least one, none of them twice, got {config.seeds}")
     return [_job(config, data, seed) for seed in config.seeds]
 
 

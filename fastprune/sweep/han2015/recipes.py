@@ -94,20 +94,20 @@ def chain(recipe: Recipe, data: Dataset, seed: int) -> Iterator[Stage]:
 
 
 _MNIST = Recipe(
-    epochs=12,
+    epochs=16,
     input_dropout=0.2,
     levels=(
         Level(2, 4, 6, 0.2),
         Level(4, 6, 6, 0.2),
         Level(8, 10, 10, 0.18),
         Level(12, 10, 15, 0.17),
-        Level(16, 10, 15, 0.16),
-        Level(20, 10, 20, 0.15),
-        Level(32, 15, 30, 0.13),
-        Level(56, 20, 50, 0.12),
-        Level(68, 15, 50, 0.11),
-        Level(80, 15, 50, 0.1),
-        Level(100, 20, 50, 0.1),
+        Level(16, 10, 20, 0.16),
+        Level(20, 10, 30, 0.15),
+        Level(32, 20, 60, 0.13),
+        Level(56, 30, 100, 0.12),
+        Level(68, 30, 100, 0.11),
+        Level(80, 30, 100, 0.1),
+        Level(100, 30, 100, 0.1),
     ),
 )
 
