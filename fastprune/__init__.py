@@ -5,6 +5,7 @@ from fastprune.datasets import Dataset, load_dataset, make_binary_images
 from fastprune.frozen import FrozenMLP
 from fastprune.network import MLP, load
 from fastprune.pruner import Event, Pruner, PruneRecord, RoundRecord, Scores
+from fastprune.sensitivity import Sensitivity
 from fastprune.trainer import DivergenceError, Epoch, Evaluation, History, Progress, Trainer
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "Pruner",
     "RoundRecord",
     "Scores",
+    "Sensitivity",
     "Trainer",
     "load",
     "load_dataset",

@@ -121,7 +121,7 @@ class RoundRecord(PruneRecord):
         Of the pruned network, before and after retraining. `after` is None while the round is not over and where
         retraining diverged; in a failed round it tells what the last attempt came to.
     learning_rate : float or None
-        The factor of the learning-rate schedule, in the retraining that counts; None while the round is not over.
+        Of the retraining that counts, before the schedule's factor; None while the round is not over.
     epochs : int
         Epochs of retraining, all attempts together; a diverged one counts up to where it did.
     seconds : float
@@ -541,6 +541,7 @@ class Pruner:
         events += [Event("kept more than asked", layer) for layer in held_back]
         emptied = [layer for layer in range(network.layers) if after[layer] == 0 < before[layer]]
         events += [Event("layer emptied", layer) for layer in emptied]
+        working, dead = network.storage.paths()
         prunable = sum(network.layer_sizes[layer] for layer in self.prunable_layers)
         live = sum(after[layer] for layer in self.prunable_layers)
         return PruneRecord(
@@ -551,8 +552,8 @@ class Pruner:
             sparsity=network.sparsity,
             prunable_sparsity=(prunable - live) / prunable,
             layer_sparsity=tuple(network.layer_sparsity),
-            effective_sparsity=network.effective_sparsity,
-            dead_units=tuple(network.dead_units),
+            effective_sparsity=(network.total_weights - working) / network.total_weights,
+            dead_units=tuple(dead),
             removed=int(removed.size),
             live=sum(after),
             removed_norm=removed_norm / norm if norm else 0.0,

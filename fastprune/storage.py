@@ -123,10 +123,9 @@ class Storage:
                 wanted = other.positions(layer)
             if self.weights[layer] is not None:
                 stored = self.positions(layer)
-                places = np.searchsorted(stored, wanted)
-                if not np.array_equal(stored[np.minimum(places, stored.size - 1)], wanted):
+                if not np.isin(wanted, stored).all():
                     raise ValueError(f"weights of layer {layer}")
-                wanted = places
+                wanted = np.searchsorted(stored, wanted)
             found.append(low + wanted)
         found.append(np.arange(self.layout.biases[0], self.live.size))
         return np.concatenate(found)
@@ -136,22 +135,27 @@ class Storage:
 
         A hidden unit is dead if no such path leads through it.
         """
-        ends: list[tuple[Ints, Ints | Indices]] = []
+        from scipy.sparse import csr_array  # here, because importing it takes long
+
+        matrices: list[Any] = []
         for layer, weights in enumerate(self.weights):
+            shape = self.sizes[layer + 1], self.sizes[layer]
             if weights is None:
-                ends.append(np.divmod(self.positions(layer), self.sizes[layer]))
+                low, high = self.layout.weights[layer : layer + 2]
+                matrices.append(self.live[low:high].reshape(shape).astype(np.float32))
             else:
-                ends.append((self._rows(weights), weights.columns))
-        reached, leading = [np.ones(self.sizes[0], bool)], [np.ones(self.sizes[-1], bool)]
-        for layer, (rows, columns) in enumerate(ends):
-            reached.append(_marked(self.sizes[layer + 1], rows[reached[-1][columns]]))
-        for layer, (rows, columns) in reversed(list(enumerate(ends))):
-            leading.insert(0, _marked(self.sizes[layer], columns[leading[0][rows]]))
+                ones = np.ones(weights.columns.size, np.float32)
+                matrices.append(csr_array((ones, weights.columns, weights.pointers), shape))
+        reached, leading = [np.ones(self.sizes[0], np.float32)], [np.ones(self.sizes[-1], np.float32)]
+        for matrix in matrices:
+            reached.append((matrix @ reached[-1] > 0).astype(np.float32))
+        for matrix in reversed(matrices):
+            leading.insert(0, (matrix.T @ leading[0] > 0).astype(np.float32))
         count = sum(
-            int(np.count_nonzero(reached[layer][columns] & leading[layer + 1][rows]))
-            for layer, (rows, columns) in enumerate(ends)
+            int((matrix @ below)[above > 0].sum(dtype=np.float64))
+            for matrix, below, above in zip(matrices, reached[:-1], leading[1:], strict=True)
         )
-        dead = [int(np.count_nonzero(~(to & on))) for to, on in zip(reached, leading, strict=True)]
+        dead = [int(np.count_nonzero(to * on == 0)) for to, on in zip(reached, leading, strict=True)]
         return count, dead[1:-1]
 
 

@@ -12,9 +12,11 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_the_example_runs(tmp_path):
-    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    command = [sys.executable, "-W", "error", "-c", example]
+def test_the_examples_run(tmp_path):
+    examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(examples) == 2
+    check = "\nassert network.sparsity == 0.98 and (network.predict(data.x_test) == data.y_test).mean() > 0.95"
+    command = [sys.executable, "-W", "error", "-c", "\n".join(examples) + check]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.stderr == ""
     rows = [[float(value) for value in line.split()] for line in result.stdout.splitlines()]
@@ -26,7 +28,7 @@ def test_the_example_runs(tmp_path):
 
 def test_the_commands_parse():
     commands = re.findall(r"^    python -m fastprune\.sweep (--.*)$", TEXT, re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         if command != "--help":
             parse(shlex.split(command))

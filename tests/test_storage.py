@@ -206,3 +206,40 @@ def test_memory_begins_on_a_cache_line():
             assert array.ctypes.data % 64 == 0 or not array.size
             assert array.flags.c_contiguous
             assert array.flags.writeable
+
+
+@given(layers())
+def test_paths_are_those_of_the_masks(network):
+    """By brute force: a weight works if some input reaches it and it leads to some output."""
+    sizes, _, masks = network
+    count, dead = stored(*network).paths()
+    to = [np.ones(sizes[0], bool)]
+    for mask in masks:
+        to.append(np.array([any(on and at for on, at in zip(row, to[-1], strict=True)) for row in mask], bool))
+    on = [np.ones(sizes[-1], bool)]
+    for mask in reversed(masks):
+        on.insert(
+            0, np.array([any(is_ and at for is_, at in zip(column, on[0], strict=True)) for column in mask.T], bool)
+        )
+    assert count == sum(int((mask & np.outer(on[i + 1], to[i])).sum()) for i, mask in enumerate(masks))
+    assert dead == [int((~(to[i] & on[i])).sum()) for i in range(1, len(sizes) - 1)]
+
+
+@given(layers(), st.data())
+def test_what_is_left_is_found_in_what_was(network, data):
+    sizes, execution, masks = network
+    fewer = [mask & data.draw(st_numpy.arrays(bool, mask.shape)) for mask in masks]
+    then = stored(sizes, execution, masks)
+    # A layer may have become sparse since, never dense.
+    later = [data.draw(st.sampled_from(["sparse", how])) for how in execution]
+    now = stored(sizes, later, fewer)
+    found = then.find(now)
+    values = np.arange(then.live.size)
+    for layer, mask in enumerate(fewer):
+        full = np.full(mask.size, -1)
+        full[then.positions(layer)] = part(values, then.layout.weights, layer)[
+            part(then.live, then.layout.weights, layer) > 0
+        ]
+        where = part(found, now.layout.weights, layer)[part(now.live, now.layout.weights, layer) > 0]
+        np.testing.assert_array_equal(full[np.flatnonzero(mask)], where)
+    np.testing.assert_array_equal(found[now.layout.biases[0] :], values[then.layout.biases[0] :])

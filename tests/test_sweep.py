@@ -73,6 +73,8 @@ def test_results_csv(done):
         assert float(row["compression"]) == pytest.approx(1 / (1 - float(row["sparsity"])))
         assert int(row["live"]) == round(1580 * (1 - float(row["sparsity"])))
         assert len(row["layer_sparsity"].split(";")) == 3
+        assert len(row["dead_units"].split(";")) == 2
+        assert float(row["sparsity"]) <= float(row["effective_sparsity"]) < 1
     for row in rows[1:4]:
         assert (row["rule"], row["scope"], row["requested"]) == ("percentile", "global", "40.0")
         assert float(row["before_train_loss"]) > 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastprune import check, schedules
 from fastprune.network import ACTIVATIONS
-from fastprune.rules import RULES, SCOPES, Amount
+from fastprune.rules import CRITERIA, LAYER_RATES, RULES, SCOPES, Amount
 from fastprune.schedules import LEARNING_RATES
 from fastprune.trainer import OPTIMIZERS
 
@@ -57,7 +57,8 @@ class Config:
     batch_size: int = _setting(64, "samples of a step; 0 for all at once", int)
     l1: float = _setting(0.0, "L1 decay of the weights", float)
     l2: float = _setting(1e-4, "L2 decay of the weights", float)
-    dropout: float = _setting(0.0, "fraction of hidden units dropped in training", float)
+    input_dropout: float = _setting(0.0, "fraction of features dropped in training", float)
+    dropout: float = _setting(0.0, "fraction of hidden units dropped, less as their layer thins (Eq. 3)", float)
     rule: str = _setting("percentile", "how a round's number becomes a mask", choices=list(RULES), group="rounds")
     rounds: int = _setting(22, "rounds of pruning", int)
     q: float = _setting(20.0, "rule percentile: the percentile of the live weights that goes in the first round", float)
@@ -65,6 +66,8 @@ class Config:
     quality: float = _setting(0.5, "rule std: threshold in standard deviations of the live weights", float)
     sparsity: float = _setting(0.98, "rule sparsity: the last round's, reached by a cubic schedule", float)
     scope: str = _setting("global", "rank the weights of each layer alone, or all together", choices=SCOPES)
+    criterion: str = _setting("magnitude", "what weights are ranked by", choices=CRITERIA)
+    layer_rates: str = _setting("uniform", "rule sparsity, scope layer: what each layer keeps", choices=LAYER_RATES)
     ignored_layers: tuple[int, ...] = _setting((), "layers left whole, from 0; =-1 is the output layer", integers)
     min_keep: int = _setting(0, "live weights that each layer keeps at least", int)
     retrain_epochs: int = _setting(15, "epochs of retraining in each round", int)

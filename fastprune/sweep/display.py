@@ -81,10 +81,12 @@ class Display:
             self._runs(list(record.execution))
             self._open(f"Retrain {record.round}")
             return
-        events = "; ".join(map(str, record.events))
+        notes = [str(event) for event in record.events]
+        if any(record.dead_units):
+            notes.append(f"dead units {', '.join(map(str, record.dead_units))}")
         self.say(
             f"{record.round:5d}{100 * record.prunable_sparsity:8.2f} %  {_scores(record.before)}  "
-            f"{_scores(record.after)}{self._pace(record.seconds)}  {events}".rstrip()
+            f"{_scores(record.after)}{self._pace(record.seconds)}  {'; '.join(notes)}".rstrip()
         )
 
     def table(self, table: Sequence[Row], dataset: str) -> None:

@@ -24,6 +24,8 @@ COLUMNS = [
     "live",
     "removed",
     "layer_sparsity",
+    "effective_sparsity",
+    "dead_units",
     *(
         f"{which}_{what}"
         for which in ("before_train", "before_test", "after_train", "after_validation", "after_test")
@@ -105,6 +107,8 @@ def write_csv(path: str | os.PathLike[str], results: Sequence[SeedResult]) -> No
                 "live": network.total_weights,
                 "removed": 0,
                 "layer_sparsity": ";".join(["0.0"] * network.layers),
+                "effective_sparsity": 0.0,
+                "dead_units": ";".join(["0"] * (network.layers - 1)),
                 **_scores("after", result.dense),
                 "seconds": result.dense_seconds,
                 "failed": False,
@@ -117,6 +121,7 @@ def write_csv(path: str | os.PathLike[str], results: Sequence[SeedResult]) -> No
                     "seed": result.seed,
                     "compression": network.total_weights / record.live if record.live else float("inf"),
                     "layer_sparsity": ";".join(map(str, record.layer_sparsity)),
+                    "dead_units": ";".join(map(str, record.dead_units)),
                     **_scores("before", record.before),
                     **_scores("after", record.after),
                     "events": ";".join(map(str, record.events)),

@@ -94,6 +94,7 @@ def _job(config: Config, data: Dataset, seed: int) -> Job:
         momentum=config.momentum,
         l1=config.l1,
         l2=config.l2,
+        input_dropout=config.input_dropout,
         dropout=config.dropout,
         batch_size=config.batch_size or None,
         seed=seed,
@@ -104,7 +105,10 @@ def _job(config: Config, data: Dataset, seed: int) -> Job:
         schedule=config.schedule,
         scope=config.scope,
         ignored_layers=config.ignored_layers,
+        criterion=config.criterion,
+        layer_rates=config.layer_rates,
         min_keep=config.min_keep,
+        seed=seed,
     )
     order = np.random.default_rng([seed, len(data.x_train)]).permutation(len(data.x_train))
     count = max(1, round(config.holdout * order.size))

@@ -107,8 +107,8 @@ def _table_1(rows: Sequence[Row]) -> str:
         body.append(_line(f"{name}, fastprune", *(select(part, name, GRADUAL, end) for end in (1.0, target))))
     head = ["network, data", "error dense, %", "error pruned, %", "weights", "compression"]
     title = (
-        f"Table 1: networks of 300 and 100 hidden units: MNIST at {PAPER:g}x, other sets at the highest compression that "
-        "loses no held-out accuracy."
+        f"Table 1: networks of 300 and 100 hidden units: MNIST at {PAPER:g}x, other sets at the highest compression "
+        "that loses no held-out accuracy."
     )
     return "\n".join([title, "", _markdown(head, body), ""])
 
