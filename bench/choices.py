@@ -36,11 +36,16 @@ class Choice:
     reach: str = "gradual"
 
 
+def check(history: list[fp.RoundRecord]) -> None:
+    if history[-1].failed:
+        raise RuntimeError(f"round {history[-1].round} collapsed")
+
+
 def gradual(pruner: Callable[..., fp.Pruner], trainer: fp.Trainer, level: float, data: Any, _: Any) -> None:
     """Rounds of one epoch, and as many epochs after the last, under one learning-rate schedule."""
     half = ROUNDS * LENGTH // 2
     target = PolynomialDecay(trainer.network.sparsity, 1 - 1 / level, half)
-    pruner(schedule=target).run(*data, [1] * (half - 1) + [1 + half], restarts=False)
+    check(pruner(schedule=target).run(*data, [1] * (half - 1) + [1 + half], restarts=False))
 
 
 def rounds(**settings: Any) -> Callable[..., None]:
@@ -49,7 +54,7 @@ def rounds(**settings: Any) -> Callable[..., None]:
     def reach(pruner: Callable[..., fp.Pruner], trainer: fp.Trainer, level: float, data: Any, early: Any) -> None:
         target = GeometricDecay(trainer.network.sparsity, 1 - 1 / level, ROUNDS)
         more = {"rewind_to": early} if "rewind_to" in settings else {}
-        pruner(schedule=target).run(*data, LENGTH, **{**settings, **more})
+        check(pruner(schedule=target).run(*data, LENGTH, **{**settings, **more}))
 
     return reach
 
@@ -62,7 +67,7 @@ def scanned(_: Callable[..., fp.Pruner], trainer: fp.Trainer, level: float, data
     begins = trainer.network.layer_sparsity
     paths = {layer: list(PolynomialDecay(begins[layer], end, half)) for layer, end in ends.items()}
     schedule = [{layer: path[i] for layer, path in paths.items()} for i in range(half)]
-    fp.Pruner(trainer, schedule=schedule).run(*data, [1] * (half - 1) + [1 + half], restarts=False)
+    check(fp.Pruner(trainer, schedule=schedule).run(*data, [1] * (half - 1) + [1 + half], restarts=False))
 
 
 REACH = {

@@ -6,7 +6,7 @@ from fastprune.frozen import FrozenMLP
 from fastprune.network import MLP, load
 from fastprune.pruner import Event, Pruner, PruneRecord, RoundRecord, Scores
 from fastprune.sensitivity import Sensitivity
-from fastprune.trainer import DivergenceError, Epoch, Evaluation, History, Progress, Trainer
+from fastprune.trainer import DivergenceError, Epoch, Evaluation, History, Progress, State, Trainer
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,7 @@ __all__ = [
     "RoundRecord",
     "Scores",
     "Sensitivity",
+    "State",
     "Trainer",
     "load",
     "load_dataset",

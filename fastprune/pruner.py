@@ -198,8 +198,7 @@ class Pruner:
     removed from it. A network without any has sparsity 1 and infinite compression, and gives one answer to all samples:
     retraining it collapses. A sparsity of 0, or below what is pruned already, removes nothing, and the record says so.
     Of weights that are all equal, also all 0, a count takes the first ones by index and a threshold takes all, for none
-    is above it. A weight that is 0 but was never pruned is live. A layer of one weight loses it as soon as its share of
-    the count, rounded, is 1.
+    is above it. A weight that is 0 but was never pruned is live.
 
     Examples
     --------
@@ -259,7 +258,6 @@ class Pruner:
             self._checked(f"schedule[{number}]", self.rule, amount)
         self.schedule = schedule
         self.round = 0
-        self._dense_epochs = trainer.epochs
 
     def step(
         self, *, q: Amount | None = None, quality: Amount | None = None, sparsity: Amount | None = None
@@ -333,13 +331,14 @@ class Pruner:
         x, y : array_like
             Training set, as for `Trainer.fit`.
         epochs : int or sequence of int
-            Epochs of retraining in each round, or in one round after the other, at least 0.
+            Epochs of retraining, at least 0: the same in each round, or one number for each of the schedule, also for
+            rounds that are done already.
         learning_rate : float or "adaptive", optional
             Of retraining; the trainer's, if not given. The paper retrains LeNet with a tenth of it. "adaptive" takes
             a part of the trainer's, by what the prune did: the larger of |W - W'| / (|W| sqrt(s)), with W the weights
-            before, W' those after and s the fraction of the live ones that went, and of the round's epochs by those
-            that the trainer had made when it was given to the pruner; at most all of it (Zimmer et al. 2023, section
-            3, where the schedule is "linear").
+            before, W' those after and s the fraction of the live ones that went, and of the round's epochs by the
+            trainer's `dense_epochs`; at most all of it, and all for a network that it has not trained (Zimmer et al.
+            2023, section 3, where the schedule is "linear").
         learning_rate_schedule : str or callable, optional
             Used instead of the trainer's.
         restarts : bool, default True
@@ -409,10 +408,11 @@ class Pruner:
         history: list[RoundRecord] = []
         while self.round < len(self.schedule):
             previous = trainer.snapshot()
-            length = lengths[self.round]
-            part = schedule if restarts else _part(schedule, sum(lengths[: self.round]), length, sum(lengths))
-            pruned = self.step()
+            number = self.round
+            length = lengths[number]
+            part = schedule if restarts else _part(schedule, sum(lengths[:number]), length, sum(lengths))
             try:
+                pruned = self.step()
                 if rewind_to is not None:
                     trainer.rewind(rewind_to)
                 if adaptive:
@@ -425,10 +425,10 @@ class Pruner:
                 )
                 record = self._retrain(record, fit, rate, scores)
             except BaseException:
-                self._give_up(previous)
+                self._give_up(previous, number)
                 raise
             if record.failed:
-                self._give_up(previous)
+                self._give_up(previous, number)
             history.append(record)
             if on_round is not None:
                 on_round(record)
@@ -472,17 +472,17 @@ class Pruner:
         loss = trainer.loss_for(y)
         samples = trainer.samples(("x", "y"), (x, y), loss)
         whole = trainer.snapshot()
+        selector = replace(self._selector(), min_keep=0)  # the curves are those of the rates, not of what holds back
         evaluations = []
-        try:
-            for layer in self.prunable_layers:
-                row = []
+        for layer in self.prunable_layers:
+            row = []
+            try:
                 for sparsity in checked:
-                    trainer.prune(self._selector().select(network, "sparsity", {layer: sparsity}).removed)
+                    trainer.prune(selector.select(network, "sparsity", {layer: sparsity}).removed)
                     row.append(trainer.evaluate_samples(samples, loss))
+            finally:
                 trainer.restore(whole)
-                evaluations.append(tuple(row))
-        finally:
-            trainer.restore(whole)
+            evaluations.append(tuple(row))
         return Sensitivity(
             layers=tuple(self.prunable_layers),
             layer_sizes=tuple(network.layer_sizes),
@@ -508,6 +508,8 @@ class Pruner:
     def _lengths(self, epochs: int | Sequence[int]) -> list[int]:
         """Epochs of each round of the schedule."""
         rounds = len(self.schedule)
+        if isinstance(epochs, np.ndarray):
+            epochs = epochs.tolist()
         if not isinstance(epochs, Sequence) or isinstance(epochs, str):
             return [check.integer("epochs", epochs, 0)] * rounds
         if len(epochs) != rounds:
@@ -517,13 +519,14 @@ class Pruner:
     def _adapted(self, record: PruneRecord, epochs: int) -> float:
         """The part of the learning rate with which to retrain for so many epochs; see `run`."""
         went = record.removed / (record.removed + record.live) if record.removed else 1.0
-        share = epochs / self._dense_epochs if self._dense_epochs else 1.0
+        dense = self.trainer.dense_epochs
+        share = epochs / dense if dense and epochs else 1.0
         return min(1.0, max(share, record.removed_norm / math.sqrt(went)))
 
-    def _give_up(self, previous: State) -> None:
+    def _give_up(self, previous: State, number: int) -> None:
         """Undo a round."""
         self.trainer.restore(previous)
-        self.round -= 1
+        self.round = number
 
     def _selector(self) -> Selector:
         return Selector(self.criterion, self.scope, self.layer_rates, self.prunable_layers, self.min_keep, self.seed)

@@ -67,7 +67,9 @@ class Selector:
         values = network.values[: network.layout.biases[0]].astype(np.float64)
         scores = np.abs(values)
         if self.criterion == "random":
-            scores = np.random.default_rng([self.seed, network.live_weights]).random(values.size)
+            # Drawn for the live weights alone, in their order: the same however layers are stored.
+            count = network.live_weights
+            scores[network.live[: values.size] > 0] = np.random.default_rng([self.seed, count]).random(count)
         live = [low + np.flatnonzero(network.live[low:high]) for low, high in pairwise(network.layout.weights)]
         # The best of a layer, where some are to stay, are not free to go.
         free = [_lowest(scores, positions, max(0, positions.size - self.min_keep)) for positions in live]

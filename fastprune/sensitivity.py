@@ -1,5 +1,6 @@
 """How much each layer can lose: the curves of a sensitivity scan, and the rates that follow from them."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,8 @@ class Sensitivity:
         Returns
         -------
         dict of int to float
-            The sparsity of each layer: a number of the schedule for rule "sparsity" and scope "layer".
+            The sparsity of each layer that has live weights: a number of the schedule for rule "sparsity" and scope
+            "layer".
 
         Raises
         ------
@@ -71,7 +73,9 @@ class Sensitivity:
         """
         nothing = -1.0  # below any rise of the loss: no layer loses anything
         now, most = self._total(self._rates(nothing)), self._total(self._rates(np.inf))
-        sparsity = check.number("sparsity", sparsity, f"[{now!r}, {most!r}]")
+        # Rounded outwards, so that the ends are within.
+        ends = f"[{math.floor(now * 1e9) / 1e9!r}, {math.ceil(most * 1e9) / 1e9!r}]"
+        sparsity = min(max(now, check.number("sparsity", sparsity, ends)), most)
         low, high = nothing, max(float(curve[-1]) for curve in self._curves())
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
@@ -80,7 +84,8 @@ class Sensitivity:
         below, above = self._rates(low), self._rates(high)
         leap = self._total(above) - self._total(below)
         part = (sparsity - self._total(below)) / leap if leap > 0 else 1.0
-        return dict(zip(self.layers, (below + part * (above - below)).tolist(), strict=True))
+        rates = zip(self.layers, (below + part * (above - below)).tolist(), strict=True)
+        return {layer: rate for layer, rate in rates if self.layer_sparsity[layer] < 1}
 
     def _curves(self) -> list[Floats]:
         """By how much each layer's pruning raises the loss; it never falls again."""

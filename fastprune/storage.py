@@ -114,7 +114,7 @@ class Storage:
         Raises
         ------
         ValueError
-            If some of them are not stored here.
+            If some of them are not stored here, or are live there and not here.
         """
         found: list[Ints] = []
         for layer, low in enumerate(self.layout.weights[:-1].tolist()):
@@ -126,6 +126,9 @@ class Storage:
                 if not np.isin(wanted, stored).all():
                     raise ValueError(f"weights of layer {layer}")
                 wanted = np.searchsorted(stored, wanted)
+            start, stop = other.layout.weights[layer : layer + 2]
+            if not self.live[low + wanted][other.live[start:stop] > 0].all():
+                raise ValueError(f"weights of layer {layer}")
             found.append(low + wanted)
         found.append(np.arange(self.layout.biases[0], self.live.size))
         return np.concatenate(found)

@@ -174,12 +174,12 @@ class Trainer:
         `weight_decay`.
     input_dropout : float, default 0.0
         Probability with which each feature of a sample is set to 0 in training, in [0, 1); the others are scaled up.
-        It keeps pruned networks from resting on single features (Srivastava et al. 2014, section 7).
+        Srivastava et al. 2014 drop inputs, too; pruned networks, which rest on few of them, gain most by it.
     dropout : float, default 0.0
         The same for hidden units.
     scale_dropout : bool, default True
-        Whether a hidden layer's dropout falls with the square root of the density of its weights (Han et al. 2015,
-        equation 3), in each fit anew.
+        Whether a hidden layer's dropout is multiplied by the square root of its weights' density, that of all its
+        weights being 1 (Han et al. 2015, equation 3), in each fit anew.
     batch_size : int or None, default 128
         Samples of a step; the last batch of an epoch takes what is left. None: all samples, in their order.
     tolerance : float or None, default None
@@ -197,8 +197,8 @@ class Trainer:
 
     Attributes
     ----------
-    epochs : int
-        Epochs made, all fits together.
+    dense_epochs : int
+        Epochs made before the first prune, all fits together.
 
     Raises
     ------
@@ -259,7 +259,7 @@ class Trainer:
         self.n_jobs = count_threads("n_jobs", n_jobs)
         self.seed = check.integer("seed", seed, 0, 2**64 - 1)
 
-        self.epochs = 0
+        self.dense_epochs, self._pruned = 0, False
         self._updates = 0
         # What is kept of each parameter is laid out as these are stored.
         self._storage = network.storage
@@ -368,7 +368,8 @@ class Trainer:
                 if step + done < stop:
                     self.restore(checkpoints.last)
                     raise DivergenceError(losses[step + done], (step + done) // batches + 1, epochs)
-                self.epochs += stop // batches - step // batches
+                if not self._pruned:
+                    self.dense_epochs += stop // batches - step // batches
                 step = stop
                 if callback is not None:
                     size = batch if step % batches else count - (batches - 1) * batch
@@ -467,6 +468,7 @@ class Trainer:
         for vector in vectors:
             if vector.size:  # SGD keeps no squares
                 vector[removed] = 0
+        self._pruned = self._pruned or removed.size > 0
         network.storage = self._storage = storage
         network.values, self._velocity, self._square = (join(v, left) if v.size else v for v in vectors)
 
@@ -502,7 +504,10 @@ class Trainer:
         self._updates = state.updates
 
     def find_in(self, name: str, state: "State") -> Ints:
-        """Where the parameters stored at present stand in an earlier state; errors call it by `name`."""
+        """Where the present parameters stand in an earlier state; not part of the interface.
+
+        Errors call the state by `name`.
+        """
         self._check_storage()
         self._check_state(name, state)
         try:
@@ -575,11 +580,11 @@ class Trainer:
             raise ValueError("network: expected it as this trainer left it, got it pruned or restored by another one")
 
     def loss_for(self, y: npt.ArrayLike) -> str:
-        """The network's loss; before the first training, the one that the labels `y` stand for (see `MLP`)."""
+        """The loss that the network has, or that the labels stand for (see `MLP`); not part of the interface."""
         return self.network.loss or check.infer_loss("y", y, self.network.sizes[-1])
 
     def samples(self, name: str | tuple[str, str], pair: LabelledSet, loss: str) -> Samples:
-        """A checked set, for the loss given; errors name it, or its two parts, by `name`."""
+        """A checked set, for the loss given; errors name it, or its two parts, so; not part of the interface."""
         x_name, y_name = name if isinstance(name, tuple) else (f"{name}[0]", f"{name}[1]")
         x, y = check.pair(name if isinstance(name, str) else name[0], pair)
         sizes, dtype = self.network.sizes, self.network.dtype
@@ -587,12 +592,12 @@ class Trainer:
         return Samples(checked, *check.labels(y_name, y, len(checked), sizes[-1], loss, dtype))
 
     def evaluate_samples(self, samples: Samples, loss: str) -> Evaluation:
-        """Like `evaluate`, of a checked set, by the loss given."""
+        """Like `evaluate`, of a checked set, by the loss given; not part of the interface."""
         with Threads(self.n_jobs) as threads:
             return self._evaluate(samples, loss, threads)
 
     def some(self, samples: Samples) -> Samples:
-        """All samples, or where these are many, as many drawn by the seed as tell one state from another."""
+        """All samples, or of many as many as tell one state from another; not part of the interface."""
         count = len(samples.x)
         if count <= _WATCHED:
             return samples

@@ -792,7 +792,7 @@ def test_gradients_are_finite_differences(name, activation, execution):
 def test_gradients_under_dropout_are_finite_differences(execution):
     network, samples = small("softmax_cross_entropy", "float64", "tanh", execution=execution)
     chosen = np.random.default_rng(0).choice(network.values.size, 20, replace=False)
-    differences, gradient = slopes(network, samples, chosen, dropout=0.4, input_dropout=0.3)
+    differences, gradient = slopes(network, samples, chosen, dropout=np.array([0.4, 0.1]), input_dropout=0.3)
     np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-8)
 
 
@@ -804,8 +804,9 @@ def test_what_a_step_drops_is_what_the_twin_drops(execution):
     out = reference.dropout(samples.x.T, reference.derive(key, 0), 0, 0.8)
     for layer, (w, b) in enumerate(zip(*split(network, network.values), strict=True)):
         z = reference.dense_forward(out, w, b)
-        out = reference.dropout(reference.activate(z, "tanh"), reference.derive(key, layer + 1), 0, 0.6)
-    losses = run_steps(network, samples, [0.1], batch=150, dropout=0.4, input_dropout=0.2)[1]
+        keep = (0.6, 0.75, 1.0)[layer]
+        out = reference.dropout(reference.activate(z, "tanh"), reference.derive(key, layer + 1), 0, keep)
+    losses = run_steps(network, samples, [0.1], batch=150, dropout=np.array([0.4, 0.25]), input_dropout=0.2)[1]
     assert losses[0] == pytest.approx(reference.softmax_cross_entropy(z, samples.labels)[0], rel=1e-12)
 
 

@@ -122,12 +122,46 @@ def test_the_adaptive_rate_of_a_network_that_was_not_trained_here_is_the_whole_o
     assert record.learning_rate == 0.1
 
 
-def test_epochs_are_counted(digits):
+def test_the_adaptive_rate_is_that_of_the_dense_training_whenever_the_pruner_was_made(digits):
     _, trainer = made()
-    assert trainer.epochs == 0
-    trainer.fit(digits.x_train, digits.y_train, 3)
-    fp.Pruner(trainer, schedule=[0.5, 0.6]).run(digits.x_train, digits.y_train, [1, 2])
-    assert trainer.epochs == 6
+    pruner = fp.Pruner(trainer, schedule=[0.01])
+    trainer.fit(digits.x_train, digits.y_train, 10)
+    dense = trainer.snapshot()
+    for _ in range(2):
+        (record,) = pruner.run(digits.x_train, digits.y_train, 5, learning_rate="adaptive")
+        assert record.learning_rate == pytest.approx(0.05), "and again after a restoration"
+        trainer.restore(dense)
+        pruner = fp.Pruner(trainer, schedule=[0.01])
+    assert trainer.dense_epochs == 10
+
+
+def test_the_adaptive_rate_of_no_epochs_is_of_no_matter(digits):
+    _, trainer = dense(digits, epochs=1)
+    history = fp.Pruner(trainer, schedule=[0.5, 0.5]).run(digits.x_train, digits.y_train, 0, learning_rate="adaptive")
+    assert [record.failed for record in history] == [False, False]
+
+
+def test_epochs_may_be_an_array(digits):
+    _, trainer = made()
+    history = fp.Pruner(trainer, schedule=[0.5, 0.6]).run(digits.x_train, digits.y_train, np.array([1, 2]))
+    assert [record.epochs for record in history] == [1, 2]
+    assert trainer.dense_epochs == 0
+
+
+def test_a_round_interrupted_while_it_prunes_is_undone(digits, monkeypatch):
+    network, trainer = dense(digits, epochs=1)
+    pruner = fp.Pruner(trainer, rule="percentile", schedule=[20.0, 20.0])
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(network.storage), "paths", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pruner.run(digits.x_train, digits.y_train, 1)
+    assert (network.sparsity, pruner.round) == (0, 0)
+    history = pruner.run(digits.x_train, digits.y_train, 0)
+    assert [record.sparsity for record in history] == pytest.approx([0.2, 0.36], abs=1e-3)
 
 
 # Rewinding
@@ -193,6 +227,16 @@ def test_rewinding_to_what_is_no_earlier_state_changes_nothing(digits):
     pruner = fp.Pruner(trainer, schedule=[0.5])
     with pytest.raises(ValueError, match="rewind_to: expected a state from before the pruning"):
         pruner.run(digits.x_train, digits.y_train, 1, rewind_to=late)
+    trainer.restore(early)
+    masked = fp.MLP([64, 40, 10], execution="dense")
+    other = fp.Trainer(masked)
+    start = other.snapshot()
+    fp.Pruner(other, schedule=[0.2]).step()
+    later = other.snapshot()
+    other.restore(start)
+    with pytest.raises(ValueError, match="state: expected a state from before the pruning, got one without weights of"):
+        other.rewind(later)
+    assert np.count_nonzero(masked.weights[0]) == 64 * 40
     with pytest.raises(ValueError, match="rewind_to: expected a snapshot of this trainer, got int"):
         pruner.run(digits.x_train, digits.y_train, 1, rewind_to=3)
     np.testing.assert_array_equal(network.values, before)
@@ -233,8 +277,8 @@ def test_without_restore_best_the_last_state_stays(digits):
         assert history.train == trainer.evaluate(digits.x_train, digits.y_train)
 
 
-def dropped(network, trainer, x):
-    """The fraction of zeros among the features, and among the hidden units, of one step at rate 0."""
+def kept(trainer, x):
+    """What the kernel is told to keep of each level; what it does with that is tested with the kernels."""
     samples = Samples(x, np.zeros(len(x), np.int64), np.empty((0, 0), "float32"))
     with fp.trainer.Threads(1) as threads:
         run = trainer._prepare(samples, len(x), "softmax_cross_entropy", threads)
@@ -245,13 +289,13 @@ def dropped(network, trainer, x):
 def test_dropout_follows_the_density_of_the_layer_below(digits):
     """Han et al. 2015, equation 3: D_r = D_o sqrt(C_r / C_o)."""
     x = digits.x_train[:32]
-    network, trainer = made(dropout=0.4, input_dropout=0.1)
-    np.testing.assert_allclose(dropped(network, trainer, x), [0.9, 0.6, 1.0])
+    _, trainer = made(dropout=0.4, input_dropout=0.1)
+    np.testing.assert_allclose(kept(trainer, x), [0.9, 0.6, 1.0])
     fp.Pruner(trainer, schedule=[{0: 0.75, 1: 0.5}]).step()
-    np.testing.assert_allclose(dropped(network, trainer, x), [0.9, 1 - 0.4 / 2, 1.0])
-    network, trainer = made(dropout=0.4, scale_dropout=False)
+    np.testing.assert_allclose(kept(trainer, x), [0.9, 1 - 0.4 / 2, 1.0])
+    _, trainer = made(dropout=0.4, scale_dropout=False)
     fp.Pruner(trainer, schedule=[{0: 0.75}]).step()
-    np.testing.assert_allclose(dropped(network, trainer, x), [1.0, 0.6, 1.0])
+    np.testing.assert_allclose(kept(trainer, x), [1.0, 0.6, 1.0])
 
 
 def test_dropout_of_inputs_is_another_training_and_the_full_batch_draws_anew(digits):
@@ -281,5 +325,7 @@ def test_large_sets_are_watched_alike_for_any_seed(monkeypatch):
     """The bits of a key are no signed number: half of all seeds would not fit into one."""
     monkeypatch.setattr(fp.trainer, "_WATCHED", 3)
     x, y = np.eye(8, dtype="float32"), np.arange(8) % 2
-    for seed in range(8):
-        fp.Trainer(fp.MLP([8, 2]), seed=seed).fit(x, y, 1)
+    samples = Samples(x, y, np.empty((0, 0), "float32"))
+    some = [fp.Trainer(fp.MLP([8, 2]), seed=seed).some(samples).x.argmax(axis=1).tolist() for seed in range(8)]
+    assert all(len(set(chosen)) == 3 for chosen in some)
+    assert len(set(map(tuple, some))) > 4

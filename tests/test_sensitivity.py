@@ -94,6 +94,27 @@ def test_the_ends_of_the_scan():
             scan.recommend(sparsity)
 
 
+def test_the_end_of_any_scan_is_within_reach():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        sizes = tuple(rng.integers(1, 1000, 2).tolist())
+        scan = scan_of([2, 3], [3, 7], sizes=sizes, sparsities=(0.5, 0.999), layer_sparsity=(rng.random() / 2, 0.0))
+        assert scan.recommend(0.999) == pytest.approx({0: 0.999, 1: 0.999})
+        now = (scan.layer_sparsity[0] * sizes[0]) / sum(sizes)
+        assert scan.recommend(now)[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_layers_without_weights_get_no_rate():
+    assert scan_of([1, 1], [3, 7], layer_sparsity=(1.0, 0.0)).recommend(0.75) == pytest.approx({1: 0.5})
+
+
+def test_the_scan_knows_no_weights_that_are_kept():
+    trainer = fp.Trainer(fp.MLP([6, 5, 3]))
+    x, y = np.eye(6), [0, 1, 2, 0, 1, 2]
+    held_back = fp.Pruner(trainer, schedule=[0.1], min_keep=12).sensitivity(x, y, sparsities=[0.9])
+    assert held_back == fp.Pruner(trainer, schedule=[0.1]).sensitivity(x, y, sparsities=[0.9])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -31,7 +31,7 @@ ALLOWED = {
     "trainer": {"kernels", *TOOLS, "network", "schedules", "storage", "team", "inference"},
     "sensitivity": {"kernels", "check", "trainer"},
     "pruner": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer", "sensitivity"},
-    "sweep": {"kernels", *TOOLS, "network", "schedules", "rules", "trainer", "pruner", "datasets"},
+    "sweep": {"kernels", *TOOLS, "team", "network", "schedules", "rules", "trainer", "pruner", "datasets"},
     "__init__": {"network", "frozen", "schedules", "trainer", "pruner", "sensitivity", "datasets"},
 }
 

@@ -19,8 +19,8 @@ from fastprune.trainer import DivergenceError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0: done; 1: a dense training diverged, and the other seeds are done; 2: bad input, or a folder that cannot be
-    written to; 130: interrupted. What was finished by then is written in each case.
+    0: done; 1: a dense training diverged, or a part of a study failed, and the others are done; 2: bad input, or a
+    folder that cannot be written to; 130: interrupted. What was finished by then is written in each case.
     """
     try:
         command = parse(arguments)
@@ -36,8 +36,13 @@ def _study(command: Command) -> int:
 
     _make(command.out)
     config = command.config
-    preset.run(recipes.HAN2015, config.seeds, config.data_dir, command.full, command.out, Display(command.quiet).say)
-    return 0
+    say = Display(command.quiet).say
+    try:
+        failures = preset.run(recipes.HAN2015, config.seeds, config.data_dir, command.full, command.out, say)
+    except KeyboardInterrupt:
+        kept = command.out / "results.csv"
+        return _fail(f"interrupted{f'; the rows of finished tasks are in {kept}' if kept.exists() else ''}", 130)
+    return _fail(f"failed: {'; '.join(failures)}", 1) if failures else 0
 
 
 def _make(out: Path) -> None:

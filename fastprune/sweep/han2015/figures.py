@@ -1,5 +1,6 @@
 """The study's pictures; matplotlib, an extra, is imported here alone."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy.typing as npt
 
 from fastprune.files import atomic_write
 from fastprune.sweep.han2015.study import GRADUAL, PAPER, RANDOM, Row
-from fastprune.sweep.han2015.tables import select
+from fastprune.sweep.han2015.tables import PUBLISHED, select
+from fastprune.sweep.results import Spread
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -25,17 +27,8 @@ _STYLE: Any = {
     "figure.constrained_layout.use": True,
 }
 
-# Published test errors of the same network, in %: compression, error, name, and where the name goes, in points.
-_POINTS = [
-    (12, 1.59, "Han 2015", (-20, 8)),
-    (20, 1.6, "SNIP 2019", (-10, 8)),
-    (50, 2.4, "SNIP 2019", (7, -3)),
-    (56, 1.99, "Dynamic Network\nSurgery 2016", (-62, -22)),
-    (68, 1.92, "Variational dropout 2017", (7, -5)),
-    (67, 2.0, "L-OBS 2017", (7, 3)),
-    (40, 2.31, "Dynamic sparse\ntraining 2020", (7, -18)),
-    (80, 1.78, "AutoPrune 2019", (7, -3)),
-]
+# Where the names of published figures go, in points from their mark; to the right, if not said.
+_PLACES = {12: (-20, 8), 20: (-10, 8), 40: (7, -18), 56: (-62, -22), 67: (7, 3)}
 
 
 def draw(folder: Path, rows: Sequence[Row], gradual: Arrays, scans: Sequence[Arrays]) -> list[Path]:
@@ -68,8 +61,8 @@ def draw(folder: Path, rows: Sequence[Row], gradual: Arrays, scans: Sequence[Arr
 def _curve(axes: Any, rows: Sequence[Row], x: Any, label: str, color: str, **style: Any) -> None:
     """Mean and standard deviation of the test error in %, over seeds."""
     targets = sorted({row.target for row in rows})
-    parts = [[100 * row.test_error for row in rows if row.target == target] for target in targets]
-    mean, deviation = np.array([np.mean(part) for part in parts]), np.array([np.std(part, ddof=1) for part in parts])
+    spreads = [Spread.of([100 * row.test_error for row in rows if row.target == target]) for target in targets]
+    mean, deviation = (np.array(part) for part in zip(*((s.mean, s.deviation or 0.0) for s in spreads), strict=True))
     where = [x(target) for target in targets]
     axes.plot(where, mean, "o-", color=color, label=label, markersize=4, **style)
     axes.fill_between(where, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
@@ -80,9 +73,10 @@ def _error(axes: Any, rows: Sequence[Row]) -> None:
     blind = select(rows, "mnist", RANDOM)
     if blind:
         _curve(axes, blind, float, "pruned at random", "#999999")
-    for compression, error, name, offset in _POINTS:
+    for compression, error, name in PUBLISHED:
         axes.plot(compression, error, "D", color=_OTHER, markersize=5)
-        axes.annotate(name, (compression, error), offset, textcoords="offset points", fontsize=8, color=_OTHER)
+        where = {"xytext": _PLACES.get(compression, (7, -4)), "textcoords": "offset points"}
+        axes.annotate(textwrap.fill(name, 16), (compression, error), **where, fontsize=8, color=_OTHER)
     axes.set(xscale="log", xlabel="compression: all weights by live weights", ylabel="test error, %")
     axes.set(xlim=(0.9, 220), ylim=(1.0, 3.0))
     ticks = sorted({row.target for row in select(rows, "mnist", GRADUAL)})
@@ -116,7 +110,7 @@ def _regularization(axes: Any, rows: Sequence[Row]) -> None:
         kept = [100 * (1 - 1 / target) for target in targets]
         axes.plot(kept, loss, line, marker="o", markersize=4, color=color, label=method.replace("l", "L", 1))
     axes.axhline(0, color=_INK, linewidth=0.8)
-    axes.set(xlabel="weights pruned, %", ylabel="accuracy against dense, points", ylim=(-3.5, 0.5))
+    axes.set(xlabel="weights pruned, %", ylabel="accuracy to dense, points", ylim=(-3.5, 0.5))
     axes.set_title("Penalties, retraining and iterations", loc="left", fontsize=10)
     axes.legend(loc="lower left", fontsize=8)
 
@@ -126,7 +120,7 @@ def _sensitivity(axes: Any, scans: Sequence[Arrays]) -> None:
     for layer, color in enumerate((_THIRD, _OTHER, _OURS)):
         axes.plot(100 * scans[0]["sparsities"], 100 * accuracy[layer], "o-", color=color, markersize=4)
         axes.lines[-1].set_label(f"fc{layer + 1}")
-    axes.set(xlabel="weights of that layer alone pruned, %", ylabel="held-out accuracy, points lost", ylim=(-20, 1))
+    axes.set(xlabel="weights of that layer alone pruned, %", ylabel="held-out accuracy to dense, points", ylim=(-20, 1))
     axes.set_title("Sensitivity of the layers, without retraining", loc="left", fontsize=10)
     axes.legend(loc="lower left")
 

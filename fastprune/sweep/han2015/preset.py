@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,8 +66,14 @@ def tasks(of: Study, seeds: Sequence[int], data_dir: str | None, full: bool) -> 
 
 def run(
     of: Study, seeds: Sequence[int], data_dir: str | None, full: bool, out: Path, say: Callable[[str], None]
-) -> None:
+) -> list[str]:
     """Do the study, and write `results.csv`, `tables.md` and, with `full`, the pictures to the folder `out`.
+
+    Returns
+    -------
+    list of str
+        What failed. There are then no tables and no pictures; the rows of what did not fail are written. So they are
+        after Ctrl-C.
 
     Raises
     ------
@@ -85,23 +92,32 @@ def run(
     say(f"{len(todo)} tasks, {workers} at a time; seeds {', '.join(map(str, seeds))}")
     started = time.perf_counter()
     results: dict[int, Result] = {}
+    failures: list[str] = []
+    others = multiprocessing.active_children()
     try:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             futures = {pool.submit(task.__call__): i for i, task in enumerate(todo)}
             try:
                 for future in as_completed(futures):
                     number = futures[future]
-                    results[number] = future.result()
+                    try:
+                        results[number] = future.result()
+                    except (ArithmeticError, MemoryError, BrokenProcessPool) as error:
+                        failures.append(f"{todo[number].name}: {error or type(error).__name__}")
+                        continue
                     say(f"{time.perf_counter() - started:5.0f} s  {todo[number].name}{_brief(results[number].rows)}")
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in multiprocessing.active_children():
+                for process in set(multiprocessing.active_children()) - set(others):
                     process.terminate()
                 raise
     finally:
         rows = [row for number in sorted(results) for row in results[number].rows]
         if rows:
+            (out / "tables.md").unlink(missing_ok=True)  # of other rows
             write_rows(out / "results.csv", rows)
+    if failures:
+        return failures
     text = f"{tables(rows)}\n{_circumstances(seeds, full, workers, time.perf_counter() - started)}\n"
     with atomic_write(out / "tables.md") as file:
         file.write(text.encode())
@@ -111,6 +127,7 @@ def run(
         for path in figures.draw(out, rows, results[0].arrays, scans):
             say(f"Wrote {path}")
     say(f"Wrote {out / 'results.csv'} and {out / 'tables.md'}")
+    return []
 
 
 def _brief(rows: Sequence[Row]) -> str:

@@ -1,5 +1,6 @@
 """The tasks of the study. Each is a pure function from a recipe and a seed to rows, and to arrays for the figures."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -82,7 +83,7 @@ def _row(data: Dataset, method: str, seed: int, stage: Stage, held_out: tuple[An
         seed=seed,
         target=stage.compression,
         compression=network.compression,
-        effective_compression=1 / (1 - network.effective_sparsity),
+        effective_compression=1 / (1 - network.effective_sparsity) if network.effective_sparsity < 1 else math.inf,
         live=network.live_weights,
         layer_density=tuple(1 - sparsity for sparsity in network.layer_sparsity),
         layer_active=tuple(_active(network, data.x_test)),
@@ -135,7 +136,7 @@ def random(recipe: Recipe, seed: int, data_dir: str | None) -> Result:
 
 
 def regularization(recipe: Recipe, seed: int, data_dir: str | None, penalty: str) -> Result:
-    """The paper's Figure 5: one penalty, without retraining, with it, and with iterations of pruning and retraining."""
+    """The counterpart of Figure 5: one penalty, without retraining, with it, and with iterations of both."""
     data = _data("mnist", data_dir)
     dense = next(chain(recipe, data, seed))
     rows = [_row(data, penalty, seed, dense)]
@@ -143,11 +144,11 @@ def regularization(recipe: Recipe, seed: int, data_dir: str | None, penalty: str
     whole = trainer.snapshot()
 
     def retrained(level: Level) -> float:
-        """Seconds of one prune and the retraining after it."""
+        """Seconds of one prune and the retraining after it; infinite if that collapsed."""
         started = time.perf_counter()
         pruner = Pruner(trainer, schedule=[1 - 1 / level.compression], layer_rates=recipe.layer_rates)
-        pruner.run(data.x_train, data.y_train, level.retraining)
-        return time.perf_counter() - started
+        failed = pruner.run(data.x_train, data.y_train, level.retraining)[-1].failed
+        return math.inf if failed else time.perf_counter() - started
 
     for level in recipe.levels:
         Pruner(trainer, schedule=[1 - 1 / level.compression], layer_rates=recipe.layer_rates).step()
@@ -155,24 +156,26 @@ def regularization(recipe: Recipe, seed: int, data_dir: str | None, penalty: str
         rows.append(_row(data, f"{penalty}, not retrained", seed, stage))
         trainer.restore(whole)
         stage = replace(stage, seconds=dense.seconds + retrained(level))
-        rows.append(_row(data, f"{penalty}, retrained", seed, stage))
+        if stage.seconds < math.inf:
+            rows.append(_row(data, f"{penalty}, retrained", seed, stage))
         trainer.restore(whole)
     seconds = dense.seconds
     for level in recipe.levels if penalty == "l2" else ():
         seconds += retrained(level)
+        if seconds == math.inf:
+            break
         rows.append(_row(data, f"{penalty}, iterative", seed, Stage(level.compression, trainer, seconds)))
     return Result(rows)
 
 
 def sensitivity(recipe: Recipe, seed: int, data_dir: str | None) -> Result:
-    """The paper's Figure 6: the accuracy on held-out samples when one layer alone is pruned."""
+    """The counterpart of Figure 6: the accuracy on held-out samples when one layer alone is pruned."""
     less, held_out = split(_data("mnist", data_dir), HELD_OUT, seed)
     dense = next(chain(recipe, less, seed))
     scan = Pruner(dense.trainer, schedule=[0.0]).sensitivity(*held_out)
-    accuracy = np.array([[point.accuracy for point in curve] for curve in (*scan.evaluations,)])
-    recommended = [1 - rate for rate in scan.recommend(1 - 1 / PAPER).values()]
-    arrays = {"sparsities": np.array(scan.sparsities), "accuracy": accuracy, "recommended": np.array(recommended)}
-    return Result([], {**arrays, "baseline": np.array(scan.baseline.accuracy)})
+    accuracy = [[point.accuracy for point in curve] for curve in scan.evaluations]
+    curves = {"sparsities": scan.sparsities, "accuracy": accuracy, "baseline": scan.baseline.accuracy}
+    return Result([], {name: np.array(values) for name, values in curves.items()})
 
 
 def small(recipe: Recipe, seed: int, data_dir: str | None, name: str) -> Result:
