@@ -154,9 +154,8 @@ def main(folder: str) -> None:
         part = zip(*errors[i * len(SEEDS) : (i + 1) * len(SEEDS)], strict=True)
         cells = [f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}" for values in part]
         print(f"| {choice.name} | {' | '.join(cells)} |", flush=True)
-    print(
-        f"\n{time.perf_counter() - started:.0f} s. Dense training: {DENSE} epochs; each level: {ROUNDS * LENGTH}; but for the first row."
-    )
+    print(f"\nDense training: {DENSE} epochs, each level: {ROUNDS * LENGTH}; but not in the first row.")
+    print(f"{time.perf_counter() - started:.0f} s.")
 
 
 if __name__ == "__main__":
