@@ -28,7 +28,7 @@ _STYLE: Any = {
 }
 
 # Where the names of published figures go, in points from their mark; to the right, if not said.
-_PLACES = {12: (-20, 8), 20: (-10, 8), 40: (7, -18), 56: (-62, -22), 67: (7, 3)}
+_PLACES = {12: (-20, 8), 20: (-10, 8), 40: (7, -18), 56: (-62, -24), 67: (7, 3), 68: (7, -13)}
 
 
 def draw(folder: Path, rows: Sequence[Row], gradual: Arrays, scans: Sequence[Arrays]) -> list[Path]:
@@ -76,7 +76,7 @@ def _error(axes: Any, rows: Sequence[Row]) -> None:
     for compression, error, name in PUBLISHED:
         axes.plot(compression, error, "D", color=_OTHER, markersize=5)
         where = {"xytext": _PLACES.get(compression, (7, -4)), "textcoords": "offset points"}
-        axes.annotate(textwrap.fill(name, 16), (compression, error), **where, fontsize=8, color=_OTHER)
+        axes.annotate(textwrap.fill(name, 24), (compression, error), **where, fontsize=8, color=_OTHER)
     axes.set(xscale="log", xlabel="compression: all weights by live weights", ylabel="test error, %")
     axes.set(xlim=(0.9, 220), ylim=(1.0, 3.0))
     ticks = sorted({row.target for row in select(rows, "mnist", GRADUAL)})
