@@ -27,8 +27,8 @@ _STYLE: Any = {
     "figure.constrained_layout.use": True,
 }
 
-# Where the names of published figures go, in points from their mark; to the right, if not said.
-_PLACES = {12: (-20, 8), 20: (-10, 8), 40: (7, -18), 56: (-62, -24), 67: (7, 3), 68: (7, -13)}
+# Where the names of published figures go, in points from their mark, and how wide they are, in characters.
+_PLACES = {12: (-20, 8, 40), 20: (-10, 8, 40), 40: (7, -18, 16), 56: (-66, -25, 16), 67: (7, 4, 40)}
 
 
 def draw(folder: Path, rows: Sequence[Row], gradual: Arrays, scans: Sequence[Arrays]) -> list[Path]:
@@ -75,8 +75,9 @@ def _error(axes: Any, rows: Sequence[Row]) -> None:
         _curve(axes, blind, float, "pruned at random", "#999999")
     for compression, error, name in PUBLISHED:
         axes.plot(compression, error, "D", color=_OTHER, markersize=5)
-        where = {"xytext": _PLACES.get(compression, (7, -4)), "textcoords": "offset points"}
-        axes.annotate(textwrap.fill(name, 24), (compression, error), **where, fontsize=8, color=_OTHER)
+        *offset, width = _PLACES.get(compression, (7, -4, 40))
+        text, where = textwrap.fill(name, width), (compression, error)
+        axes.annotate(text, where, offset, textcoords="offset points", fontsize=8, color=_OTHER)
     axes.set(xscale="log", xlabel="compression: all weights by live weights", ylabel="test error, %")
     axes.set(xlim=(0.9, 220), ylim=(1.0, 3.0))
     ticks = sorted({row.target for row in select(rows, "mnist", GRADUAL)})
