@@ -46,8 +46,12 @@ class DivergenceError(ArithmeticError):
     """
 
     def __init__(self, loss: float, epoch: int, epochs: int) -> None:
+        super().__init__(loss, epoch, epochs)  # as `args`, so that it comes whole from another process
         self.epoch = epoch
-        super().__init__(
+
+    def __str__(self) -> str:
+        loss, epoch, epochs = self.args
+        return (
             f"the loss became {loss} in epoch {epoch} of {epochs}; the last finite state is restored. A smaller "
             "learning rate helps, and inputs scaled to about 1"
         )

@@ -558,6 +558,14 @@ def test_positions_to_prune_are_those_of_weights():
     assert trainer.network.live.all()
 
 
+def test_divergence_comes_whole_from_another_process():
+    error = fp.DivergenceError(float("inf"), 2, 5)
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert str(error).startswith("the loss became inf in epoch 2 of 5; the last finite state is restored.")
+    assert again.epoch == 2
+
+
 def test_trainers_can_be_pickled():
     trainer = fp.Trainer(fp.MLP([4, 3]), learning_rate_schedule="cosine")
     trainer.fit(X, Y, 2)

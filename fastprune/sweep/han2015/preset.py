@@ -21,7 +21,7 @@ from fastprune.network import MLP
 from fastprune.sweep.han2015 import figures, study
 from fastprune.sweep.han2015.recipes import Recipe, Study
 from fastprune.sweep.han2015.study import PAPER, SMALL_SETS, Result, Row
-from fastprune.sweep.han2015.tables import tables, write_rows
+from fastprune.sweep.han2015.tables import read_rows, tables, write_rows
 from fastprune.team import count_threads
 from fastprune.trainer import Trainer
 
@@ -118,6 +118,7 @@ def run(
             write_rows(out / "results.csv", rows)
     if failures:
         return failures
+    rows = read_rows(out / "results.csv")  # rounded: tables and pictures are those of the file
     text = f"{tables(rows)}\n{_circumstances(seeds, full, workers, time.perf_counter() - started)}\n"
     with atomic_write(out / "tables.md") as file:
         file.write(text.encode())
