@@ -624,6 +624,12 @@ class Trainer:
         most = span if self.tolerance is None else min(span, self.patience * batches)
         return most // batches * batches
 
+    def _keep(self) -> Floats:
+        """The probability with which each level's units are kept; see `Workspace.keep`."""
+        density = 1 - np.array(self.network.layer_sparsity[:-1])
+        hidden = self.dropout * (np.sqrt(density) if self.scale_dropout else np.ones_like(density))
+        return 1 - np.concatenate([[self.input_dropout], hidden, [0.0]])
+
     def _prepare(
         self, samples: Samples, batch: int, loss: str, threads: Threads
     ) -> Callable[[Floats, Ints, Floats, int], int]:
@@ -634,9 +640,7 @@ class Trainer:
         parameters = Parameters(network.values, network.live, gradient, self._velocity, self._square)
         update = Update(OPTIMIZERS[self._optimizer], self.momentum, self.nesterov, self.l1, self.l2)
         recipe = Recipe(LOSSES[loss], batch, np.uint64(self.seed), update)
-        density = 1 - np.array(network.layer_sparsity[:-1]) if self.scale_dropout else 1.0
-        space.keep[0] -= self.input_dropout
-        space.keep[1:-1] -= self.dropout * np.sqrt(density)
+        space.keep[:] = self._keep()
 
         def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
             span = Span(rates, losses, hits, step, self._updates)

@@ -277,25 +277,15 @@ def test_without_restore_best_the_last_state_stays(digits):
         assert history.train == trainer.evaluate(digits.x_train, digits.y_train)
 
 
-def kept(trainer, x):
-    """What the kernel is told to keep of each level; what it does with that is tested with the kernels."""
-    samples = Samples(x, np.zeros(len(x), np.int64), np.empty((0, 0), "float32"))
-    with fp.trainer.Threads(1) as threads:
-        run = trainer._prepare(samples, len(x), "softmax_cross_entropy", threads)
-        space = run.__closure__[[*run.__code__.co_freevars].index("space")].cell_contents
-        return space.keep
-
-
-def test_dropout_follows_the_density_of_the_layer_below(digits):
+def test_dropout_follows_the_density_of_the_layer_below():
     """Han et al. 2015, equation 3: D_r = D_o sqrt(C_r / C_o)."""
-    x = digits.x_train[:32]
     _, trainer = made(dropout=0.4, input_dropout=0.1)
-    np.testing.assert_allclose(kept(trainer, x), [0.9, 0.6, 1.0])
+    np.testing.assert_allclose(trainer._keep(), [0.9, 0.6, 1.0])
     fp.Pruner(trainer, schedule=[{0: 0.75, 1: 0.5}]).step()
-    np.testing.assert_allclose(kept(trainer, x), [0.9, 1 - 0.4 / 2, 1.0])
+    np.testing.assert_allclose(trainer._keep(), [0.9, 1 - 0.4 / 2, 1.0])
     _, trainer = made(dropout=0.4, scale_dropout=False)
     fp.Pruner(trainer, schedule=[{0: 0.75}]).step()
-    np.testing.assert_allclose(kept(trainer, x), [1.0, 0.6, 1.0])
+    np.testing.assert_allclose(trainer._keep(), [1.0, 0.6, 1.0])
 
 
 def test_dropout_of_inputs_is_another_training_and_the_full_batch_draws_anew(digits):

@@ -58,21 +58,20 @@ def draw(folder: Path, rows: Sequence[Row], gradual: Arrays, scans: Sequence[Arr
     return paths
 
 
-def _curve(axes: Any, rows: Sequence[Row], x: Any, label: str, color: str, **style: Any) -> None:
-    """Mean and standard deviation of the test error in %, over seeds."""
+def _curve(axes: Any, rows: Sequence[Row], label: str, color: str) -> None:
+    """Mean and standard deviation of the test error in %, over seeds, by compression."""
     targets = sorted({row.target for row in rows})
     spreads = [Spread.of([100 * row.test_error for row in rows if row.target == target]) for target in targets]
     mean, deviation = (np.array(part) for part in zip(*((s.mean, s.deviation or 0.0) for s in spreads), strict=True))
-    where = [x(target) for target in targets]
-    axes.plot(where, mean, "o-", color=color, label=label, markersize=4, **style)
-    axes.fill_between(where, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
+    axes.plot(targets, mean, "o-", color=color, label=label, markersize=4)
+    axes.fill_between(targets, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
 
 
 def _error(axes: Any, rows: Sequence[Row]) -> None:
-    _curve(axes, select(rows, "mnist", GRADUAL), float, "fastprune, mean and deviation over seeds", _OURS)
+    _curve(axes, select(rows, "mnist", GRADUAL), "fastprune, mean and deviation over seeds", _OURS)
     blind = select(rows, "mnist", RANDOM)
     if blind:
-        _curve(axes, blind, float, "pruned at random", "#999999")
+        _curve(axes, blind, "pruned at random", "#999999")
     for compression, error, name in PUBLISHED:
         axes.plot(compression, error, "D", color=_OTHER, markersize=5)
         *offset, width = _PLACES.get(compression, (7, -4, 40))
@@ -88,11 +87,12 @@ def _error(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _bands(axes: Any, weights: npt.NDArray[Any]) -> None:
+    bands = np.count_nonzero(weights.any(axis=0).reshape(28, 28).any(axis=1))  # the outermost rows hold no ink
     axes.imshow(weights == 0, cmap="gray", aspect="auto", interpolation="nearest", vmin=0, vmax=1)
     axes.grid(visible=False)
     axes.set(xlabel="pixel: 28 rows of 28, one after the other", ylabel="hidden unit")
     axes.set_xticks(range(0, 785, 112))
-    axes.set_title(f"Live weights of the first layer at {PAPER:g}x: 28 bands", loc="left", fontsize=10)
+    axes.set_title(f"Live weights of the first layer at {PAPER:g}x: {bands} of 28 bands", loc="left", fontsize=10)
 
 
 def _regularization(axes: Any, rows: Sequence[Row]) -> None:
