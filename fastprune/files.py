@@ -1,11 +1,12 @@
 """Files that are whole or not there, and archives that are whole or refused."""
 
+import io
 import os
 import secrets
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,8 +49,10 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of an `.npz` file; pickles are refused.
+def read_npz(
+    source: str | os.PathLike[str] | IO[bytes], names: Sequence[str] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of these names, or all, of an `.npz` file, given its name or opened; pickles are refused.
 
     Raises
     ------
@@ -57,11 +60,11 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
         If there is no such file, or it is no archive, truncated or damaged.
     """
     try:
-        with Path(path).open("rb") as file:
+        with nullcontext(source) if isinstance(source, io.IOBase) else Path(source).open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("no .npz archive, or not a whole one")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-    except (ValueError, TypeError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+                return {name: archive[name] for name in names or archive.files}
+    except (ValueError, TypeError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(str(error)) from error

@@ -17,7 +17,7 @@ from fastprune.inference import Predictor, forward
 from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
 from fastprune.kernels.layout import Bytes, Floats, Ints, Layout
 from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
-from fastprune.storage import EXECUTIONS, from_positions, stored_sparsely
+from fastprune.storage import EXECUTIONS, from_positions, positions_of, stored_sparsely
 from fastprune.team import Threads
 
 ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
@@ -277,12 +277,9 @@ class MLP(Predictor):
             "biases": self.values[self.layout.biases[0] :],
         }
         for layer, (low, high) in self._bounds():
-            positions = self.storage.positions(layer)
             arrays[f"weights_{layer}"] = self.values[low:high][self.live[low:high] > 0]
-            if positions.size < self.layer_sizes[layer]:
-                gaps = np.diff(positions, prepend=-1)
-                smallest = np.min_scalar_type(int(gaps.max(initial=0)))
-                arrays[f"gaps_{layer}"] = gaps.astype(smallest)
+            if (gaps := self.storage.gaps(layer)) is not None:
+                arrays[f"gaps_{layer}"] = gaps
         with atomic_write(path) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
 
@@ -349,13 +346,8 @@ def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:
         raise ValueError(f"format {arrays['fastprune_format']}, this version reads {_FORMAT}")
     network = MLP.__new__(MLP)
     network._configure(**json.loads(str(arrays["settings"])))
-    positions: list[Ints | None] = []
-    for layer, size in enumerate(network.layer_sizes):
-        gaps = arrays.get(f"gaps_{layer}")
-        where = None if gaps is None else np.cumsum(gaps, dtype=np.int64) - 1
-        if where is not None and where.size and (where[0] < 0 or where[-1] >= size or (where[1:] <= where[:-1]).any()):
-            raise ValueError(f"gaps_{layer} lead out of the layer")
-        positions.append(where)
+    positions = positions_of(arrays, network.layer_sizes)
+    for layer, (size, where) in enumerate(zip(network.layer_sizes, positions, strict=True)):
         _stored(arrays, f"weights_{layer}", size if where is None else where.size, network.dtype)
     network._store(positions, ["auto"] * network.layers)
     first_bias = network.layout.biases[0]

@@ -313,6 +313,7 @@ class Pruner:
         learning_rate_schedule: str | LearningRates | None = None,
         restarts: bool = True,
         rewind_to: State | None = None,
+        rounds: int | None = None,
         validation: LabelledSet | None = None,
         test: LabelledSet | None = None,
         callback: Callback | None = None,
@@ -348,6 +349,8 @@ class Pruner:
         rewind_to : State, optional
             What `Trainer.snapshot` copied before pruning, early in training: after each prune, the weights that are
             left and the optimizer's state go back to it (weight rewinding; Frankle et al. 2020, Renda et al. 2020).
+        rounds : int, optional
+            Rounds to make at the most, at least 0; all that are left, if not given.
         validation : (x, y), optional
             A held-out set: chooses the best state of each retraining, as in `Trainer.fit`, and is evaluated.
         test : (x, y), optional
@@ -389,6 +392,9 @@ class Pruner:
         if learning_rate_schedule is not None:
             schedule = learning_rates(learning_rate_schedule)
         lengths = self._lengths(epochs)
+        stop = len(self.schedule)
+        if rounds is not None:
+            stop = min(stop, self.round + check.integer("rounds", rounds, 0))
         if not check.boolean("restarts", restarts) and adaptive:
             raise ValueError("restarts: expected True with the learning rate 'adaptive', got False")
         if rewind_to is not None:
@@ -406,7 +412,7 @@ class Pruner:
             )
 
         history: list[RoundRecord] = []
-        while self.round < len(self.schedule):
+        while self.round < stop:
             previous = trainer.snapshot()
             number = self.round
             length = lengths[number]

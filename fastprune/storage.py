@@ -3,7 +3,7 @@
 A storage never changes. Pruning makes a new one, and tells which of the old one's parameters are left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -108,6 +108,39 @@ class Storage:
         fresh = _storage(self.sizes, self.execution, weights, join(live, left), self.layout.activation)
         return fresh, left
 
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What `from_arrays` makes the same storage of."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "sizes": np.array(self.sizes),
+            "execution": np.array(self.execution),
+            "activation": np.array(self.layout.activation),
+        }
+        for layer in range(len(self.weights)):
+            if (gaps := self.gaps(layer)) is not None:
+                arrays[f"gaps_{layer}"] = gaps
+        return arrays
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> "Storage":
+        """The storage that `to_arrays` wrote down, among other arrays.
+
+        Raises
+        ------
+        ValueError, KeyError
+            If these are no such arrays.
+        """
+        sizes, execution = arrays["sizes"].tolist(), arrays["execution"].tolist()
+        positions = positions_of(arrays, [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)])
+        return from_positions(sizes, execution, int(arrays["activation"]), positions)
+
+    def gaps(self, layer: int) -> Ints | None:
+        """The distances between the layer's live weights, in as few bytes each as hold them; None if all are live."""
+        positions = self.positions(layer)
+        if positions.size == self.sizes[layer] * self.sizes[layer + 1]:
+            return None
+        gaps = np.diff(positions, prepend=-1)
+        return gaps.astype(np.min_scalar_type(int(gaps.max(initial=0))))
+
     def find(self, other: "Storage") -> Ints:
         """Where among this storage's parameters those of `other` stand, which has been pruned further.
 
@@ -200,6 +233,24 @@ def from_positions(
             marks.append(mark)
     marks.append(np.ones(sum(sizes[1:]), np.uint8))
     return _storage(sizes, execution, weights, np.concatenate(marks), activation)
+
+
+def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_sizes: Sequence[int]) -> list[Ints | None]:
+    """The live weights of layers of these sizes, from their `gaps_0` and so on, where not all are live.
+
+    Raises
+    ------
+    ValueError
+        If they are not within the layer.
+    """
+    positions: list[Ints | None] = []
+    for layer, size in enumerate(layer_sizes):
+        gaps = arrays.get(f"gaps_{layer}")
+        where = None if gaps is None else np.cumsum(gaps, dtype=np.int64) - 1
+        if where is not None and where.size and (where[0] < 0 or where[-1] >= size or (where[1:] <= where[:-1]).any()):
+            raise ValueError(f"gaps_{layer} lead out of the layer")
+        positions.append(where)
+    return positions
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Floats:

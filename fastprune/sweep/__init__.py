@@ -1,1 +1,6 @@
-"""`python -m fastprune.sweep`: train, prune and retrain over several seeds, and report."""
+"""Sweeps: train, prune and retrain over seeds and a grid of settings; `python -m fastprune.sweep`, or `run_sweep`."""
+
+from fastprune.sweep.config import Settings, Sweep
+from fastprune.sweep.run import run_sweep
+
+__all__ = ["Settings", "Sweep", "run_sweep"]

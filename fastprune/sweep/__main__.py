@@ -1,95 +1,97 @@
 """The command `python -m fastprune.sweep`."""
 
+import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastprune.datasets import load_dataset
-from fastprune.kernels.jit import is_compiled
-from fastprune.kernels.steps import train_steps
-from fastprune.sweep.config import Command, parse
+from fastprune.sweep.cell import check_settings
+from fastprune.sweep.config import Command, Sweep, parse
 from fastprune.sweep.display import Display
-from fastprune.sweep.results import rows, write_csv
-from fastprune.sweep.run import SeedResult, best, prepare, run
-from fastprune.trainer import DivergenceError
+from fastprune.sweep.engine import load_data
+from fastprune.sweep.run import make_report, run_sweep
+from fastprune.sweep.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0: done; 1: a dense training diverged, or a part of a study failed, and the others are done; 2: bad input, or a
-    folder that cannot be written to; 130: interrupted. What was finished by then is written in each case.
+    0: done; 1: some cells, or a part of a study, failed, and the others are done; 2: bad input, or a folder that cannot
+    be written to; 130: interrupted. What was finished by then is kept in each case.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        command = parse(arguments)
+        if given[:1] == ["report"]:
+            return _report(given[1:])
+        command = parse(given)
+    except (ValueError, OSError) as error:
+        return _fail(str(error), 2)
+    try:
+        if command.dry_run:
+            return _show(command.sweep)
         return _study(command) if command.preset else _sweep(command)
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, MemoryError) as error:
         return _fail(str(error) or "out of memory", 2)
+    except OSError as error:
+        kept = "; what was finished is kept, and the same command goes on from there" if not command.preset else ""
+        return _fail(f"{error}{kept}", 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+
+
+def _sweep(command: Command) -> int:
+    try:
+        _, failures = run_sweep(command.sweep, quiet=command.quiet)
+    except KeyboardInterrupt:
+        file = command.sweep.folder / "sweep.toml"
+        again = f"; go on with: python -m fastprune.sweep --config {shlex.quote(str(file))}" if file.exists() else ""
+        return _fail(f"interrupted{again}", 130)
+    for failure in failures:
+        names = ", ".join(f"{command.sweep.label(cell)} seed={cell.seed}".strip() for cell in failure.cells)
+        _fail(f"{names}, {f'round {failure.round}' if failure.round else 'dense training'}: {failure.message}", 1)
+    return 1 if failures else 0
+
+
+def _show(sweep: Sweep) -> int:
+    """Say which cells there are, and how far they are."""
+    data = load_data(sweep)
+    check_settings(sweep.cells, data)
+    display, done = Display(quiet=False), Store(sweep.folder).load(sweep.cells)
+    for cell in sweep.cells:
+        progress = done.get(cell.digest)
+        rounds = 0 if progress is None else len(progress.records) - 1
+        state = "finished" if progress and progress.finished else f"{rounds} of {cell.rounds} rounds"
+        display.say(f"{cell.digest}  {state:15}  {sweep.label(cell)} seed={cell.seed}")
+    display.say(f"{len(sweep.cells)} cells, in {sweep.folder}")
+    return 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    """Make the results and the report of a folder again, also while a sweep works on it."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise ValueError(f"report: expected one folder of a sweep, got {shlex.join(arguments) or 'nothing'}")
+    display = Display(quiet=False)
+    for path in make_report(Path(arguments[0])):
+        display.say(f"Wrote {path}")
+    return 0
 
 
 def _study(command: Command) -> int:
     from fastprune.sweep.han2015 import preset, recipes  # here, because the other commands do not need it
 
-    _make(command.out)
-    config = command.config
-    say = Display(command.quiet).say
-    try:
-        failures = preset.run(recipes.HAN2015, config.seeds, config.data_dir, command.full, command.out, say)
-    except KeyboardInterrupt:
-        kept = command.out / "results.csv"
-        return _fail(f"interrupted{f'; the rows of finished tasks are in {kept}' if kept.exists() else ''}", 130)
-    return _fail(f"failed: {'; '.join(failures)}", 1) if failures else 0
-
-
-def _make(out: Path) -> None:
-    """Make the folder of the results. One that cannot be written to is found before the work, not after."""
+    out, sweep = command.out, command.sweep
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: expected a folder, got the file {str(out)!r}")
     out.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=out).close()
-
-
-def _sweep(command: Command) -> int:
-    config, out = command.config, command.out
-    started = time.perf_counter()
-    data = load_dataset(config.dataset, config.data_dir)
-    jobs = prepare(config, data)
-    _make(out)
-
-    display = Display(command.quiet)
-    display.say(
-        f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test samples; {config.rounds} rounds of "
-        f"{config.rule} pruning; seeds {', '.join(map(str, config.seeds))}"
-    )
-    if not is_compiled(train_steps):
-        display.say("Compiling, once: this takes some 15 seconds.")
-    results: list[SeedResult] = []
-    code = 0
+    tempfile.TemporaryFile(dir=out).close()  # one that cannot be written to is found before the work, not after
+    say = Display(command.quiet).say
     try:
-        with display:
-            for job in jobs:
-                try:
-                    run(config, job, (data.x_test, data.y_test), display, results.append)
-                except DivergenceError as error:
-                    code = _fail(f"seed {job.seed}, dense training: {error}", 1)
+        failures = preset.run(recipes.HAN2015, sweep.axis("seed"), sweep.data_dir, command.full, out, say)
     except KeyboardInterrupt:
-        kept = f"; finished rounds of {len(results)} seeds are in {out}" if results else ""
-        code = _fail(f"interrupted{kept}", 130)
-    finally:
-        if results:
-            write_csv(out / "results.csv", results)
-            chosen = best(results, config.max_drop)
-            chosen.network.save(out / "best.npz")
-    if results and code != 130:
-        display.table(rows(results), data.name)
-        display.best(chosen, config.max_drop)
-        display.say(f"Wrote {out / 'results.csv'} and {out / 'best.npz'} in {time.perf_counter() - started:.1f} s.")
-        display.say(f'Use it: fastprune.load("{out / "best.npz"}").predict(x)')
-    return code
+        kept = out / "results.csv"
+        return _fail(f"interrupted{f'; the rows of finished tasks are in {kept}' if kept.exists() else ''}", 130)
+    return _fail(f"failed: {'; '.join(failures)}", 1) if failures else 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,11 +1,20 @@
-"""The settings of a sweep: one dataclass, from which the command's flags, its help and the run's name are made."""
+"""The settings of a sweep: typed once, from which flags, the keys of a file, help, checks and names are made."""
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+import difflib
+import functools
+import hashlib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from fastprune import check, schedules
 from fastprune.network import ACTIVATIONS
@@ -13,160 +22,427 @@ from fastprune.rules import CRITERIA, LAYER_RATES, RULES, SCOPES, Amount
 from fastprune.schedules import LEARNING_RATES
 from fastprune.trainer import OPTIMIZERS
 
+SCHEDULES: dict[str, Callable[[float, int], Sequence[Amount]]] = {
+    "polynomial": lambda sparsity, rounds: schedules.PolynomialDecay(0.0, sparsity, rounds),
+    "linear": lambda sparsity, rounds: schedules.LinearSparsity(0.0, sparsity, rounds),
+    "geometric": lambda sparsity, rounds: schedules.GeometricDecay(0.0, sparsity, rounds),
+    "constant": schedules.ConstantSparsity,
+}
 PRESETS = ("han2015",)
-PRESET_TAKES = ("seeds", "data_dir")
+PRESET_TAKES = ("seeds", "data_dir", "out")
 
-
-def _setting(
-    default: Any, help: str, parse: Callable[[str], Any] = str, choices: Sequence[str] | None = None, group: str = ""
-) -> Any:
-    """A field with what its flag needs; `group` opens a group of flags in the help."""
-    metadata = {"help": help, "parse": parse, "choices": choices, "group": group}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def integers(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between."""
-    return tuple(int(part) for part in text.split(",") if part.strip())
+_DIGITS = 12  # of a name: two of a million cells are alike once in 500 sweeps
 
 
 @dataclass(frozen=True)
-class Config:
-    """What a sweep is to do; the fields are the command's flags."""
+class Kind:
+    """How the values of a setting are written."""
+
+    name: str
+    parse: Callable[[str], Any]  # raises ValueError
+    native: Callable[[Any], Any] | None = None  # from what a file holds instead of text; None if it is none
+    ranges: bool = False  # whether start:stop:count stands for several
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _real(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _list(value: Any) -> tuple[int, ...] | None:
+    whole = isinstance(value, list | tuple) and all(_whole(part) is not None for part in value)
+    return tuple(value) if whole else None
+
+
+def _dashed(text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
+    if not re.fullmatch(r"-?\d+(--?\d+)*", text):
+        raise ValueError(text)
+    return tuple(int(part) for part in re.findall(r"(?:^|-)(-?\d+)", text))
+
+
+TEXT = Kind("text", str)
+WHOLE = Kind("whole numbers", int, _whole, ranges=True)
+REAL = Kind("numbers", float, _real, ranges=True)
+LIST = Kind("whole numbers with dashes between, or none", _dashed, _list)
+
+
+def _setting(
+    default: Any,
+    kind: Kind,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    group: str = "",
+    key: str = "",
+    only: Mapping[str, Sequence[str]] | None = None,
+    pruning: bool = False,
+) -> Any:
+    """A field, and what is to be known of it.
+
+    `group` opens a group of flags in the help; `key` is the setting's name in flags and files, if not the field's;
+    `only` names the settings with which alone it does anything; dense training is the same whatever `pruning` ones say.
+    """
+    metadata = {"kind": kind, "help": help, "choices": choices, "group": group, "key": key, "only": only or {}}
+    return dataclasses.field(default=default, metadata=metadata | {"pruning": pruning})
+
+
+_prunes = functools.partial(_setting, pruning=True)
+_PERCENTILE, _STD, _SPARSITY = ({"rule": (rule,)} for rule in ("percentile", "std", "sparsity"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one cell: of one network, from its first weights to its last round."""
 
     dataset: str = _setting(
         "digits",
+        TEXT,
         "digits, mnist, breast_cancer, wine, binary_images, or a path ending in .npz or .csv (classes only)",
-        group="data",
+        group="the grid: what to train and prune; each of these takes several values, with commas between, and numbers "
+        "also a range, start:stop:count",
     )
-    data_dir: str | None = _setting(None, "folder of the MNIST files (else FASTPRUNE_DATA, the cache, a download)")
-    seeds: tuple[int, ...] = _setting((0, 1, 2, 3, 4), "seeds to run, with commas between", integers)
-    holdout: float = _setting(0.1, "fraction of the training samples that only choose the best network", float)
-    max_drop: float = _setting(0.01, "accuracy on these that the best network may lose against dense ones", float)
-    hidden: tuple[int, ...] = _setting(
-        (300, 100), "units of the hidden layers, with commas between", integers, group="network and dense training"
-    )
-    activation: str = _setting("relu", "of the hidden layers", choices=list(ACTIVATIONS))
-    epochs: int = _setting(30, "epochs of dense training", int)
-    optimizer: str = _setting("sgd", "how weights are updated", choices=list(OPTIMIZERS))
-    learning_rate: float = _setting(0.1, "at the start of dense training", float)
+    holdout: float = _setting(0.1, REAL, "fraction of the training samples that only choose the best network")
+    hidden: tuple[int, ...] = _setting((300, 100), LIST, "units of the hidden layers: 300-100 is one network")
+    activation: str = _setting("relu", TEXT, "of the hidden layers", choices=list(ACTIVATIONS))
+    epochs: int = _setting(30, WHOLE, "epochs of dense training")
+    optimizer: str = _setting("sgd", TEXT, "how weights are updated", choices=list(OPTIMIZERS))
+    learning_rate: float = _setting(0.1, REAL, "at the start of dense training")
     learning_rate_schedule: str = _setting(
-        "cosine", "fall of the learning rate in each training", choices=list(LEARNING_RATES)
+        "cosine", TEXT, "fall of the learning rate in each training", choices=list(LEARNING_RATES)
     )
-    momentum: float = _setting(0.9, "of the updates", float)
-    batch_size: int = _setting(64, "samples of a step; 0 for all at once", int)
-    l1: float = _setting(0.0, "L1 decay of the weights", float)
-    l2: float = _setting(1e-4, "L2 decay of the weights", float)
-    input_dropout: float = _setting(0.0, "fraction of features dropped in training", float)
-    dropout: float = _setting(0.0, "fraction of hidden units dropped, less as their layer thins (Eq. 3)", float)
-    rule: str = _setting("percentile", "how a round's number becomes a mask", choices=list(RULES), group="rounds")
-    rounds: int = _setting(22, "rounds of pruning", int)
-    q: float = _setting(20.0, "rule percentile: the percentile of the live weights that goes in the first round", float)
-    delta: float = _setting(0.0, "rule percentile: growth of q, q[i+1] = q[i] + delta * i", float)
-    quality: float = _setting(0.5, "rule std: threshold in standard deviations of the live weights", float)
-    sparsity: float = _setting(0.98, "rule sparsity: the last round's, reached by a cubic schedule", float)
-    scope: str = _setting("global", "rank the weights of each layer alone, or all together", choices=SCOPES)
-    criterion: str = _setting("magnitude", "what weights are ranked by", choices=CRITERIA)
-    layer_rates: str = _setting("uniform", "rule sparsity, scope layer: what each layer keeps", choices=LAYER_RATES)
-    ignored_layers: tuple[int, ...] = _setting((), "layers left whole, from 0; =-1 is the output layer", integers)
-    min_keep: int = _setting(0, "live weights that each layer keeps at least", int)
-    retrain_epochs: int = _setting(15, "epochs of retraining in each round", int)
-    retrain_learning_rate: float = _setting(0.1, "at the start of each retraining", float)
+    momentum: float = _setting(0.9, REAL, "of the updates")
+    batch_size: int = _setting(64, WHOLE, "samples of a step; 0 for all at once")
+    l1: float = _setting(0.0, REAL, "L1 decay of the weights")
+    l2: float = _setting(1e-4, REAL, "L2 decay of the weights")
+    input_dropout: float = _setting(0.0, REAL, "fraction of features dropped in training")
+    dropout: float = _setting(0.0, REAL, "fraction of hidden units dropped, less as their layer thins (Eq. 3)")
+    rule: str = _prunes("percentile", TEXT, "how a round's number becomes a mask", choices=list(RULES))
+    rounds: int = _prunes(22, WHOLE, "rounds of pruning")
+    q: float = _prunes(
+        20.0, REAL, "rule percentile: that of the live weights that goes in the first round", only=_PERCENTILE
+    )
+    delta: float = _prunes(0.0, REAL, "rule percentile: growth of q, q[i+1] = q[i] + delta * i", only=_PERCENTILE)
+    quality: float = _prunes(0.5, REAL, "rule std: threshold in standard deviations of the live weights", only=_STD)
+    final_sparsity: float = _prunes(0.98, REAL, "rule sparsity: the last round's", key="sparsity", only=_SPARSITY)
+    schedule: str = _prunes("polynomial", TEXT, "rule sparsity: the way there", choices=list(SCHEDULES), only=_SPARSITY)
+    scope: str = _prunes("global", TEXT, "rank the weights of each layer alone, or all together", choices=SCOPES)
+    criterion: str = _prunes(
+        "magnitude",
+        TEXT,
+        "rules percentile, sparsity: what weights are ranked by",
+        choices=CRITERIA,
+        only={"rule": ("percentile", "sparsity")},
+    )
+    layer_rates: str = _prunes(
+        "uniform",
+        TEXT,
+        "rule sparsity, scope layer: what each layer keeps",
+        choices=LAYER_RATES,
+        only={**_SPARSITY, "scope": ("layer",)},
+    )
+    ignored_layers: tuple[int, ...] = _prunes((), LIST, "layers left whole, from 0; =-1 is the output layer")
+    min_keep: int = _prunes(0, WHOLE, "live weights that each layer keeps at least")
+    retrain_epochs: int = _prunes(15, WHOLE, "epochs of retraining in each round")
+    retrain_learning_rate: float = _prunes(0.1, REAL, "at the start of each retraining")
+    max_drop: float = _prunes(0.01, REAL, "held-out accuracy that the best network may lose against the dense one")
+    seed: int = _setting(0, WHOLE, "seeds of weights, order of samples and dropout", key="seeds")
 
-    def __post_init__(self) -> None:
-        """Refuse seeds that are none, and what another rule would ignore."""
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: expected at least one, none of them twice, got {self.seeds}")
-        for seed in self.seeds:
-            check.integer("seeds", seed, 0, 2**64 - 1)
-        for name, rule in {"q": "percentile", "delta": "percentile", "quality": "std", "sparsity": "sparsity"}.items():
-            given = getattr(self, name) != self.__dataclass_fields__[name].default
-            if given and self.rule != rule:
-                raise ValueError(f"{name}: expected --rule {rule} with it, got --rule {self.rule}")
+    @functools.cached_property
+    def changed(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {f.name: value for f in FIELDS.values() if (value := getattr(self, f.name)) != f.default}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The cell's name: a digest of what differs from the defaults, so that new settings leave old names alone."""
+        return _digest(self.changed)
+
+    @functools.cached_property
+    def dense_digest(self) -> str:
+        """The name of its dense network: a digest of what that depends on."""
+        return _digest({name: value for name, value in self.changed.items() if name in DENSE})
 
     @property
-    def schedule(self) -> Sequence[Amount]:
+    def amounts(self) -> Sequence[Amount]:
         """The numbers of the rounds, for the rule."""
         if self.rule == "percentile":
             return schedules.PercentileRamp(self.q, self.delta, self.rounds)
         if self.rule == "sparsity":
-            return schedules.PolynomialDecay(0.0, self.sparsity, self.rounds)
+            return SCHEDULES[self.schedule](self.final_sparsity, self.rounds)
         return [self.quality] * self.rounds
 
+
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+DENSE = [name for name, field in FIELDS.items() if not field.metadata["pruning"]]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep is to do, where its files go, and by how many workers.
+
+    Attributes
+    ----------
+    grid : dict
+        The values given of each setting, by the name of the field of `Settings`.
+    data_dir, out, jobs, threads, cluster
+        See the command's help.
+    """
+
+    grid: Mapping[str, tuple[Any, ...]]
+    data_dir: str | None = _setting(
+        None,
+        TEXT,
+        "folder of the MNIST files (else FASTPRUNE_DATA, the cache, a download)",
+        group="where, and on what",
+    )
+    out: str | None = _setting(None, TEXT, "folder of the results (default: runs/<data set, digest of the grid>)")
+    jobs: int = _setting(-1, WHOLE, "processes that run cells; -1 for one a core")
+    threads: int | None = _setting(None, WHOLE, "threads of each (default: its share of the cores)")
+    cluster: str | None = _setting(None, TEXT, "run on the Dask cluster whose scheduler is at tcp://HOST:PORT instead")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Sweep":
+        """Check values of settings, each one or a list of them, text as on the command line.
+
+        Raises
+        ------
+        ValueError
+            If there is no such setting, or the values are not as described.
+        """
+        grid = {KEYS[key]: _values(key, FIELDS[KEYS[key]], given) for key, given in values.items() if key in KEYS}
+        options = {}
+        for key, given in values.items():
+            if key in OPTIONS:
+                options[key], *more = _values(key, OPTIONS[key], [given])
+                if more:
+                    raise ValueError(f"{key}: expected one value, got {given!r}")
+            elif key not in KEYS:
+                raise ValueError(f"{key}: expected the name of a setting{_nearest(key, [*KEYS, *OPTIONS])}")
+        sweep = cls(grid, **options)
+        sweep._check()
+        return sweep
+
+    @functools.cached_property
+    def cells(self) -> list[Settings]:
+        """The cells of the grid, the seeds of one network side by side.
+
+        A setting that does nothing with the cell's others (say, `q` with the rule "std") has its default there: such
+        cells would be the same ones several times over.
+        """
+        axes = [self.axis(name) for name in FIELDS]
+        conditions = [(name, field.metadata["only"]) for name, field in FIELDS.items() if field.metadata["only"]]
+        cells: dict[Settings, None] = {}
+        for values in itertools.product(*axes):
+            given = dict(zip(FIELDS, values, strict=True))
+            for name, only in conditions:
+                if any(given[other] not in names for other, names in only.items()):
+                    given[name] = FIELDS[name].default
+            cells[Settings(**given)] = None
+        return list(cells)
+
     @property
-    def name(self) -> str:
-        """The data set and all settings that differ from the defaults, fit for a folder's name."""
-        parts = ["_".join(part for part in Path(self.dataset).parts if part not in ("/", ".."))]
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value != field.default and field.name not in ("dataset", "data_dir"):
-                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                parts.append(f"{field.name}={text}")
-        return "-".join(parts)
+    def varying(self) -> list[str]:
+        """The settings, but the seed, that differ from cell to cell."""
+        return [name for name in FIELDS if name != "seed" and len({getattr(cell, name) for cell in self.cells}) > 1]
+
+    @property
+    def folder(self) -> Path:
+        """Where its files go."""
+        if self.out is not None:
+            return Path(self.out)
+        changed = {name: values for name in FIELDS if (values := self.axis(name)) != _default_axis(name)}
+        names = "-".join("_".join(p for p in Path(name).parts if p not in ("/", "..")) for name in self.axis("dataset"))
+        return Path("runs", names if changed.keys() <= {"dataset"} else f"{names[:60]}-{_digest(changed)}")
+
+    def to_toml(self) -> str:
+        """The sweep as a file for `--config`: what was given, and where its files go."""
+        lines = {(FIELDS[name].metadata["key"] or name): values for name, values in self.grid.items()}
+        lines |= {name: getattr(self, name) for name, field in OPTIONS.items() if getattr(self, name) != field.default}
+        lines["out"] = str(self.folder)
+        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+
+    def label(self, cell: Settings) -> str:
+        """What tells a cell from the others, but for its seed."""
+        return " ".join(f"{name}={written(getattr(cell, name))}" for name in self.varying)
+
+    def axis(self, name: str) -> tuple[Any, ...]:
+        """The values of a setting."""
+        return self.grid.get(name, _default_axis(name))
+
+    def _check(self) -> None:
+        """Refuse values that no cell would come to use, and data sets that could be taken for one another."""
+        for name, values in self.grid.items():
+            field = FIELDS[name]
+            for other, names in field.metadata["only"].items():
+                if any(value != field.default for value in values) and not set(names) & set(self.axis(other)):
+                    came = ", ".join(map(str, self.axis(other)))
+                    key = field.metadata["key"] or name
+                    raise ValueError(f"{key}: expected --{other} {' or '.join(names)} with it, got --{other} {came}")
+        for seed in self.axis("seed"):
+            check.integer("seeds", seed, 0, 2**64 - 1)
+        names = [Path(name).stem for name in self.axis("dataset")]
+        if len(set(names)) < len(names):
+            raise ValueError(f"dataset: expected different names, got {', '.join(self.axis('dataset'))}")
+        if self.jobs != -1:
+            check.integer("jobs", self.jobs, 1)
+        if self.threads is not None:
+            check.integer("threads", self.threads, 1)
+
+
+OPTIONS = {field.name: field for field in dataclasses.fields(Sweep) if field.metadata}
+KEYS = {(field.metadata["key"] or name): name for name, field in FIELDS.items()}
+
+
+def _default_axis(name: str) -> tuple[Any, ...]:
+    return (0, 1, 2, 3, 4) if name == "seed" else (FIELDS[name].default,)
+
+
+def written(value: Any) -> str:
+    """A value as the command line takes it."""
+    return ("-".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"; the nearest is {close[0]}" if close else ""
+
+
+def _values(key: str, field: Any, given: Any) -> tuple[Any, ...]:
+    """The values that are given of a setting, each once."""
+    kind: Kind = field.metadata["kind"]
+
+    def refuse(value: Any) -> NoReturn:
+        raise ValueError(f"{key}: expected {kind.name}, got {value!r}")
+
+    values: list[Any] = []
+    for entry in given if isinstance(given, list | tuple) else [given]:
+        if isinstance(entry, str):
+            for part in (part.strip() for part in entry.split(",")):
+                try:
+                    values += _range(kind, part) if kind.ranges and ":" in part else [kind.parse(part)]
+                except ValueError:
+                    refuse(part)
+        else:
+            native = kind.native(entry) if kind.native else None
+            if native is None:
+                refuse(entry)
+            values.append(native)
+    for value in values:
+        if field.metadata["choices"]:
+            check.one_of(key, value, field.metadata["choices"])
+        if kind is REAL:
+            check.number(key, value, "(-inf, inf)")
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{key}: expected at least one value, none of them twice, got {given!r}")
+    return tuple(values)
+
+
+def _range(kind: Kind, text: str) -> list[Any]:
+    """What start:stop:count stands for: `count` values at equal distances, both ends among them."""
+    start, stop, count = text.split(":")
+    if int(count) < 1:
+        raise ValueError(text)
+    steps = np.linspace(float(start), float(stop), int(count))
+    values = [float(f"{value:.12g}") for value in steps]  # 0.3, where the nearest sum is 0.30000000000000004
+    if kind is WHOLE and any(value != round(value) for value in values):
+        raise ValueError(text)
+    return [int(value) for value in values] if kind is WHOLE else values
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the command line asks for: the sweep, where its results go, and how much is shown."""
+    """What the command line asks for: the sweep or the preset, and how much is shown."""
 
-    config: Config
+    sweep: Sweep
     preset: str | None
     full: bool
-    out: Path
+    dry_run: bool
     quiet: bool
+
+    @property
+    def out(self) -> Path:
+        """The folder of the results."""
+        return Path("runs", self.preset) if self.preset and self.sweep.out is None else self.sweep.folder
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what it would have printed with the usage, and names the option nearest to an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        if unknown := re.fullmatch(r"unrecognized arguments: (--[^ =]+).*", message):
+            message += _nearest(unknown[1], list(self._option_string_actions))
+        raise ValueError(message)
 
 
 def parse(arguments: Sequence[str] | None) -> Command:
-    """Read the command line (that of the process, if None).
+    """Read the command line (that of the process, if None), and the file it names.
 
     Raises
     ------
     SystemExit
-        With code 2, if it is no command line of this program; with code 0, once help is shown.
+        With code 0, once help is shown.
     ValueError
-        If its options do not go together.
+        If it is no command line of this program, or its settings are not as described.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m fastprune.sweep",
-        usage="python -m fastprune.sweep [options]",
-        description="Train a dense network, prune its small weights, retrain, and repeat; over several seeds. Without "
-        "arguments: the digits data set, 64-300-100-10, to 99 % sparsity, in some seconds.",
-        epilog="Example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --seeds 0 --q 30 --rounds 12",
+        usage="python -m fastprune.sweep [options]\n       python -m fastprune.sweep report FOLDER",
+        description="Train dense networks, prune their small weights, retrain, and repeat: over seeds, and over a grid "
+        "of settings. Without arguments: the digits data set, 64-300-100-10, five seeds, to 99 % sparsity, in some "
+        "seconds. A command that was stopped goes on where it was when it is repeated. 'report FOLDER' makes the "
+        "results and the report of a sweep again.",
+        epilog="Example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --rule percentile,std --q 20 "
+        "--quality 0.5:1:3 --seeds 0:2:3",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+        allow_abbrev=False,
     )
     flags: argparse._ActionsContainer = parser
-    for field in dataclasses.fields(Config):
+    for name, field in (FIELDS | OPTIONS).items():
         setting = field.metadata
         if setting["group"]:
             flags = parser.add_argument_group(setting["group"])
-        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        defaults = _default_axis(name) if name in FIELDS else (field.default,)
+        choices = f": {', '.join(setting['choices'])}" if setting["choices"] else ""
+        default = "" if defaults == (None,) else f" (default: {','.join(map(written, defaults))})"
         flags.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=setting["parse"],
-            default=field.default,
-            choices=setting["choices"],
-            metavar=None if setting["choices"] else "",
-            help=setting["help"] + (f" (default: {default})" if default not in (None, "") else ""),
+            f"--{(setting['key'] or name).replace('_', '-')}",
+            dest=setting["key"] or name,
+            default=argparse.SUPPRESS,
+            metavar="",
+            help=(setting["help"] + choices + default).replace("%", "%%"),
         )
-    flags = parser.add_argument_group(
-        "studies with settings of their own, of which --seeds and --data-dir can be given"
-    )
+    flags.add_argument("--config", type=Path, metavar="", help="a TOML file of these settings; flags go before it")
+    flags.add_argument("--dry-run", action="store_true", help="show the cells and how far they are, and do nothing")
+    flags.add_argument("--quiet", action="store_true", help="show nothing but errors")
+    flags = parser.add_argument_group("studies with settings of their own, but for --seeds, --data-dir and --out")
     flags.add_argument(
         "--preset", choices=PRESETS, help="han2015: the paper's tables and more, on MNIST and small sets"
     )
     flags.add_argument("--full", action="store_true", help="also its figures, and the baselines that these need")
-    flags = parser.add_argument_group("results")
-    flags.add_argument(
-        "--out", type=Path, metavar="", help="folder of the results (default: runs/<what differs from the defaults>)"
-    )
-    flags.add_argument("--quiet", action="store_true", help="show nothing but errors")
-    settings = vars(parser.parse_args(arguments))
-    out, quiet, preset, full = (settings.pop(name) for name in ("out", "quiet", "preset", "full"))
-    config = Config(**settings)
+    given = vars(parser.parse_args(arguments))
+    quiet, preset, full, dry_run, file = (given.pop(key) for key in ("quiet", "preset", "full", "dry_run", "config"))
     if full and preset is None:
         raise ValueError("full: expected a preset with it, got none")
     if preset is not None:
-        given = [field.name for field in dataclasses.fields(Config) if getattr(config, field.name) != field.default]
-        if other := [name for name in given if name not in PRESET_TAKES]:
+        other = [key for key in given if key not in PRESET_TAKES] + ["config"] * (file is not None)
+        other += ["dry_run"] * dry_run
+        if other:
             raise ValueError(f"preset: expected its own settings to stand, got --{other[0].replace('_', '-')}")
-    return Command(config, preset, full, out or Path("runs", preset or config.name), quiet)
+    return Command(Sweep.of({**(read_toml(file) if file else {}), **given}), preset, full, dry_run, quiet)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The settings of a TOML file; their names are checked later."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"config: expected a TOML file of settings, got {str(file)!r}: {error}") from error

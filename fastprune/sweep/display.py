@@ -1,140 +1,195 @@
-"""What a person sees of a sweep: a bar while it trains, a line a round, a table at the end. Plain text elsewhere."""
+"""What a person sees of a sweep: in a terminal a bar and a line a running cell, elsewhere a line a round; then tables."""
 
-import math
+import time
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
-from fastprune.network import MLP
-from fastprune.pruner import RoundRecord, Scores
-from fastprune.sweep.results import Row, Spread
-from fastprune.sweep.run import Candidate
-from fastprune.trainer import Progress as Training
+from fastprune.sweep.cell import Record
+from fastprune.sweep.config import Settings, Sweep
+from fastprune.sweep.engine import Failure
+from fastprune.sweep.results import Best, Results, Row, Spread
+from fastprune.sweep.store import Progress as Cell
 
-_PLAIN_WIDTH = 100  # characters of a line where there is no terminal to ask
-
-
-class _Steps(ProgressColumn):
-    """Steps done of all, [time taken, iterations/s, cost]: nothing until the first are done."""
-
-    def render(self, task: Task) -> Text:
-        if not task.total or not task.elapsed:
-            return Text("")
-        seconds = int(task.elapsed)
-        clock, rate = f"{seconds // 60:02d}:{seconds % 60:02d}", task.completed / task.elapsed
-        counts = f"{task.completed:.0f}/{task.total:.0f}"
-        return Text(f"{counts} [{clock}, {rate:,.0f} it/s, cost={task.fields['cost']:.4g}]")
+_PLAIN_WIDTH = 120  # characters of a line where there is no terminal to ask
+_LABEL = 40  # characters of a cell's name in a line, at the most
 
 
 class Display:
-    """Follows a sweep on standard output; see `fastprune.sweep.run.Observer`."""
+    """Follows a sweep on standard output; see `fastprune.sweep.engine.Observer`."""
 
     def __init__(self, quiet: bool) -> None:
         self.console = console = Console(quiet=quiet)
         if not console.is_terminal:
             console.width = _PLAIN_WIDTH
         self._plus_minus = "±" if console.encoding.startswith("utf") else "+-"
-        columns = [TextColumn("{task.description}"), BarColumn(20), _Steps()]
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._steps, self._last = 0, Training(0, 0, math.nan)
-        self._execution: list[str] = []
+        columns = [BarColumn(30), TextColumn("{task.percentage:3.0f} %  {task.fields[cells]}")]
+        self._overall = Progress(*columns, TextColumn(" left"), TimeRemainingColumn(), TimeElapsedColumn())
+        self._running: dict[Settings, float] = {}  # since when
+        self._last: dict[Settings, Record] = {}
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Display":
-        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print one line, above the bar."""
+        """Print lines, above the bar."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def begin(self, seed: int, network: MLP) -> None:
-        """Open a seed."""
-        shape = "-".join(map(str, network.sizes))
-        self.say(f"\nseed {seed}: {shape}, {network.total_weights:,} weights")
-        self.say(f"{'':21}pruned, %    retrained, %")
-        self.say("round    degree    train   test    train   test  seconds    it/s      cost")
-        self._execution = []
-        self._runs(network.execution)
-        self._open("Train")
-
-    def progress(self, progress: Training) -> None:
-        """Move the bar."""
-        again = progress.step <= self._last.step  # a second attempt
-        self._steps += progress.step - (0 if again else self._last.step)
-        self._last = progress
-        task = self._bar.task_ids[-1]
-        self._bar.update(task, completed=progress.step, total=progress.steps, cost=progress.loss)
-
-    def dense(self, scores: Scores, seconds: float) -> None:
-        """Close dense training."""
-        self.say(f"dense{'':27}{_scores(scores)}{self._pace(seconds)}{'  collapsed' if scores.train.collapsed else ''}")
-
-    def round(self, record: RoundRecord) -> None:
-        """Open or close a round's retraining."""
-        if not record.done:
-            self._runs(list(record.execution))
-            self._open(f"Retrain {record.round}")
+    def begin(self, sweep: Sweep, done: dict[str, Cell], workers: int, threads: int) -> None:
+        """Open the sweep."""
+        cells = sweep.cells
+        self._sweep, self._cells, self._finished = sweep, len(cells), 0
+        # Rounds are counted by their epochs, which take about as long as one another.
+        dense = {cell.dense_digest: _cost(cell, 0) for cell in cells}
+        begun = {cell.dense_digest for cell in cells if cell.digest in done or cell.dense_digest in done}
+        total, before = sum(dense.values()), sum(dense[digest] for digest in begun)
+        for cell in cells:
+            total += cell.rounds * _cost(cell, 1)
+            if progress := done.get(cell.digest):
+                self._last[cell] = progress.records[-1]
+                before += (len(progress.records) - 1) * _cost(cell, 1)
+                if progress.finished:
+                    self._finished += 1
+                    before += _left(progress) * _cost(cell, 1)
+        self._width = min(_LABEL, max(len(self._label(cell)) for cell in cells))
+        self._task = self._overall.add_task("", total=total, completed=before, cells=self._count())
+        self._began = time.monotonic()
+        kept = f" ({self._finished} done before)" if self._finished else ""
+        each = f" of {threads} threads" if threads > 1 else ""
+        self.say(f"{self._cells} cells{kept}, {workers} worker{'s' if workers > 1 else ''}{each}, in {sweep.folder}")
+        if self._finished == self._cells:
             return
-        notes = [str(event) for event in record.events]
+        if self.console.is_terminal and not self.console.quiet:
+            self._live.start()
+        else:
+            self.say(
+                f"\n{'':{self._width + 30}}test accuracy, %\n    time  done  {'cell':{self._width}} round"
+                "    degree  pruned  retrained     cost  seconds"
+            )
+
+    def compiling(self) -> None:
+        """Say why nothing happens."""
+        self.say("Compiling, once: this takes some 15 seconds.")
+
+    def started(self, cell: Settings, round: int) -> None:
+        """Open a line."""
+        self._running[cell] = time.monotonic()
+
+    def finished(self, progress: Cell) -> None:
+        """Close a line."""
+        cell, record = progress.settings, progress.records[-1]
+        del self._running[cell]
+        self._last[cell] = record
+        cost = _cost(cell, record.round)
+        if progress.finished:
+            self._finished += 1
+            cost += _left(progress) * _cost(cell, 1)
+        self._overall.update(self._task, advance=cost, cells=self._count())
+        if not self._live.is_started:
+            self._log(cell, record)
+        elif progress.finished:
+            best = progress.records[progress.best]
+            self.say(
+                f"{self._label(cell):{self._width}}  dense {_percent(progress.records[0].after_test_accuracy)}, "
+                f"{best.compression:.1f}x {_percent(best.after_test_accuracy)} (best, round {best.round}), "
+                f"{record.compression or float('inf'):.1f}x {_percent(record.after_test_accuracy)} (last)"
+            )
+
+    def retried(self, cell: Settings, round: int, error: Exception) -> None:
+        """Say what went wrong."""
+        self._running.pop(cell, None)
+        self.say(f"{self._label(cell)}, round {round}: once more, after {type(error).__name__}: {error}")
+
+    def failed(self, failure: Failure) -> None:
+        """Close lines that come to nothing."""
+        for cell in failure.cells:
+            self._running.pop(cell, None)
+            left = (cell.rounds + 1 - max(1, failure.round)) * _cost(cell, 1)
+            self._overall.update(self._task, advance=left)
+        if failure.round == 0:
+            self._overall.update(self._task, advance=_cost(failure.cells[0], 0))
+
+    def results(self, results: Results) -> None:
+        """Print the table of the sweep, and its best networks."""
+        grid = Table(box=None, padding=(0, 2, 0, 0))
+        names = [cell.dataset for cell in self._sweep.cells]
+        if len(results.groups) == 1:
+            for name in ("round", "sparsity", "compression", "pruned", "retrained", "to dense", "seeds"):
+                grid.add_column(name, justify="right")
+            for row in results.groups[0].rows:
+                number = str(row.round) if row.round else "dense"
+                grid.add_row(number, f"{100 * row.sparsity:.2f} %", *self._columns(row, "pruned"))
+            title = f"{names[0]}: test accuracy in %"
+        else:
+            grid.add_column("cells")
+            for name in ("dense", "round", "compression", "retrained", "to dense", "seeds"):
+                grid.add_column(name, justify="right")
+            for group in results.groups:
+                row, dense = group.best, self._spread(group.rows[0].after)
+                label = results.sweep.label(group.settings)
+                grid.add_row(label, dense, str(row.round or "dense"), *self._columns(row))
+            title = "The last round that holds up on held-out samples, and its test accuracy in %"
+        self.say(f"\n{title}, mean {self._plus_minus} standard deviation over seeds\n")
+        self.console.print(grid)
+        for name, best in results.best.items():
+            self._best(results, name, best)
+
+    def _columns(self, row: Row, *more: str) -> list[str]:
+        seeds = f"{row.seeds}" + (f" ({row.failed} failed)" if row.failed else "")
+        before = [self._spread(row.before)] if more else []
+        spreads = [self._spread(row.after), self._spread(row.difference, sign="+")]
+        return [f"{row.compression:.1f}x", *before, *spreads, seeds]
+
+    def _best(self, results: Results, name: str, best: Best) -> None:
+        """Say which network is a data set's best one, and how to use it."""
+        cell, record = best.cell.settings, best.record
+        label = f"{results.sweep.label(cell)} " if results.sweep.varying else ""
+        where = f"seed={cell.seed}, round {record.round}" if record.round else f"seed={cell.seed}, dense"
+        of = "" if len({cell.dataset for cell in results.sweep.cells}) == 1 else f" of {name}"
+        total = best.cell.records[0].live
+        self.say(
+            f"\nBest{of}: {label}{where}: {record.live:,} of {total:,} weights ({record.compression:.1f}x), test accuracy "
+            f"{_percent(record.after_test_accuracy)};\nthe smallest within {100 * cell.max_drop:.1f} percentage points of "
+            "the dense networks' accuracy on held-out samples.\n"
+            f'Use it: fastprune.load("{results.sweep.folder / results.best_file(name)}").predict(x)'
+        )
+
+    def _label(self, cell: Settings) -> str:
+        return f"{self._sweep.label(cell)} seed={cell.seed}".strip()
+
+    def _count(self) -> str:
+        return f"{self._finished} of {self._cells} cells"
+
+    def _log(self, cell: Settings, record: Record) -> None:
+        """A line on a round."""
+        task = self._overall.tasks[self._task]
+        notes = list(record.events)
         if any(record.dead_units):
             notes.append(f"dead units {', '.join(map(str, record.dead_units))}")
+        numbers = " ".join(_numbers(record))
         self.say(
-            f"{record.round:5d}{100 * record.prunable_sparsity:8.2f} %  {_scores(record.before)}  "
-            f"{_scores(record.after)}{self._pace(record.seconds)}  {'; '.join(notes)}".rstrip()
+            f"{time.monotonic() - self._began:6.1f} s {task.percentage:3.0f} %  {self._label(cell):{self._width}} {numbers}"
+            f"{record.seconds:9.2f}  {'; '.join(notes)}".rstrip()
         )
 
-    def table(self, table: Sequence[Row], dataset: str) -> None:
-        """Print the sweep's table."""
-        grid = Table(box=None, padding=(0, 2, 0, 0))
-        for name in ("round", "sparsity", "compression", "pruned", "retrained", "to dense", "seeds"):
-            grid.add_column(name, justify="right")
-        for row in table:
-            grid.add_row(
-                str(row.round) if row.round else "dense",
-                f"{100 * row.sparsity:.2f} %",
-                f"{row.compression:.1f}x",
-                self._spread(row.before),
-                self._spread(row.after),
-                self._spread(row.difference, sign="+"),
-                f"{row.seeds}" + (f" ({row.failed} failed)" if row.failed else ""),
-            )
-        spread = f"mean {self._plus_minus} standard deviation over seeds"
-        self.say(f"\n{dataset}: test accuracy in %, {spread}\n")
-        self.console.print(grid)
-
-    def best(self, chosen: Candidate, max_drop: float) -> None:
-        """Say which network is the best one."""
-        network, test = chosen.network, chosen.scores.test
-        assert test is not None
-        assert test.accuracy is not None
-        of = f"seed {chosen.seed}, " + (f"round {chosen.round}" if chosen.round else "dense")
-        size = f"{network.live_weights:,} of {network.total_weights:,} weights ({network.compression:.1f}x)"
-        self.say(
-            f"\nBest: {of}: {size}, test accuracy {100 * test.accuracy:.2f} %; the smallest\nwithin "
-            f"{100 * max_drop:.1f} percentage points of the dense networks' accuracy on held-out samples."
-        )
-
-    def _runs(self, execution: list[str]) -> None:
-        """Say how the layers run, whenever that is new."""
-        if execution != self._execution:
-            self.say(f"{'':6}layers run {', '.join(execution)}")
-            self._execution = execution
-
-    def _open(self, description: str) -> None:
-        for task in self._bar.task_ids:
-            self._bar.remove_task(task)
-        self._bar.add_task(description, total=None, cost=math.nan)
-        self._steps, self._last = 0, Training(0, 0, math.nan)
-
-    def _pace(self, seconds: float) -> str:
-        """Seconds, iterations/s and cost, in columns."""
-        return f"{seconds:9.2f}{self._steps / max(seconds, 1e-9):8,.0f}{self._last.loss:10.3g}"
+    def _render(self) -> Group:
+        """The bar, and a line for each running cell with what its last round came to."""
+        grid = Table(box=None, padding=(0, 1, 0, 0), show_header=bool(self._running))
+        grid.add_column("running", style="cyan", no_wrap=True)
+        for name in ("round", "degree", "pruned", "retrained", "cost", "seconds"):
+            grid.add_column(name, justify="right", no_wrap=True)
+        for cell, since in list(self._running.items()):
+            last = self._last.get(cell)
+            numbers = _numbers(last) if last else ["dense", *[""] * 4]
+            grid.add_row(self._label(cell), *numbers, f"{time.monotonic() - since:.0f}")
+        return Group(grid, self._overall)
 
     def _spread(self, spread: Spread | None, sign: str = "") -> str:
         if spread is None:
@@ -143,8 +198,25 @@ class Display:
         return mean if spread.deviation is None else f"{mean} {self._plus_minus} {100 * spread.deviation:.2f}"
 
 
-def _scores(scores: Scores | None) -> str:
-    """Training and test accuracy, in columns."""
-    parts = [None, None] if scores is None else [scores.train, scores.test]
-    accuracies = [None if part is None else part.accuracy for part in parts]
-    return "".join("      -" if accuracy is None else f"{100 * accuracy:7.1f}" for accuracy in accuracies)
+def _cost(cell: Settings, round: int) -> int:
+    """How long a round takes, in epochs; that without any takes some time, too."""
+    return 1 + (cell.retrain_epochs if round else cell.epochs)
+
+
+def _left(progress: Cell) -> int:
+    """Rounds of a cell that are not made."""
+    return progress.settings.rounds + 1 - len(progress.records)
+
+
+def _percent(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{100 * accuracy:.2f} %"
+
+
+def _numbers(record: Record) -> Sequence[str]:
+    """Round, degree, accuracies and cost, in columns."""
+    pruned, retrained = (
+        "-" if value is None else f"{100 * value:.1f}" for value in (record.before_test_accuracy, record.after_test_accuracy)
+    )
+    cost = "-" if record.after_train_loss is None else f"{record.after_train_loss:.3g}"
+    number, degree = (str(record.round), f"{100 * record.prunable_sparsity:.2f} %") if record.round else ("dense", "")
+    return [f"{number:>5}", f"{degree:>9}", f"{pruned:>7}", f"{retrained:>10}", f"{cost:>8}"]

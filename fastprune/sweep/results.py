@@ -1,42 +1,24 @@
-"""The results of a sweep: the rows of its CSV file and of its table, and the best network."""
+"""What a sweep comes to: its files of rows, its tables, and the best network of each data set."""
 
 import csv
+import dataclasses
+import functools
 import io
-import os
+import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from fastprune.files import atomic_write
-from fastprune.pruner import Scores
-from fastprune.sweep.run import SeedResult
+from fastprune.sweep.cell import Record
+from fastprune.sweep.config import FIELDS, Settings, Sweep, written
+from fastprune.sweep.store import Progress, held_out_accuracy
 
-COLUMNS = [
-    "seed",
-    "round",
-    "rule",
-    "scope",
-    "requested",
-    "requested_sparsity",
-    "sparsity",
-    "prunable_sparsity",
-    "compression",
-    "live",
-    "removed",
-    "layer_sparsity",
-    "effective_sparsity",
-    "dead_units",
-    *(
-        f"{which}_{what}"
-        for which in ("before_train", "before_test", "after_train", "after_validation", "after_test")
-        for what in ("accuracy", "loss")
-    ),
-    "learning_rate",
-    "epochs",
-    "seconds",
-    "failed",
-    "events",
-]
+# The columns of results.csv and the keys of results.jsonl: which cell, its settings, what became of the round.
+COLUMNS = ("cell", *FIELDS, *(name for name in Record._fields if name != "seconds"))
+SECONDS = ("cell", "seed", "round", "seconds")
 
 
 @dataclass(frozen=True)
@@ -56,8 +38,8 @@ class Spread:
 class Row:
     """One round over the seeds that came through it, in test accuracies; round 0 is the dense network.
 
-    `before` is None for the dense network, and all three are None if no seed came through. `difference` is `after`
-    less the same seed's dense network.
+    `before` is None for the dense network, and all are None if no seed came through. `difference` is `after`
+    less the same seed's dense network; `held_out` is the mean held-out accuracy after retraining.
     """
 
     round: int
@@ -67,6 +49,8 @@ class Row:
     before: Spread | None
     after: Spread | None
     difference: Spread | None
+    held_out: float | None
+    seconds: float
 
     @property
     def compression(self) -> float:
@@ -74,74 +58,146 @@ class Row:
         return 1 / (1 - self.sparsity) if self.sparsity < 1 else float("inf")
 
 
-def rows(results: Sequence[SeedResult]) -> list[Row]:
-    """Make the table of a sweep. Failed rounds are counted, and left out of the means."""
-    dense = {result.seed: _test(result.dense) for result in results}
-    table = [Row(0, len(results), 0, 0.0, None, Spread.of(list(dense.values())), None)]
-    for number in range(1, max((len(result.rounds) for result in results), default=0) + 1):
-        reached = [(r.seed, r.rounds[number - 1]) for r in results if len(r.rounds) >= number]
-        good = [(seed, record) for seed, record in reached if not record.failed]
-        before = [_test(record.before) for _, record in good]
-        after = [_test(record.after) for _, record in good]
-        difference = [value - dense[seed] for (seed, _), value in zip(good, after, strict=True)]
-        spreads = [Spread.of(values) if values else None for values in (before, after, difference)]
-        sparsity = statistics.fmean(record.sparsity for _, record in good or reached)
-        table.append(Row(number, len(good), len(reached) - len(good), sparsity, *spreads))
-    return table
+@dataclass(frozen=True)
+class Group:
+    """The cells that differ in their seeds only, in the order of these."""
 
+    settings: Settings  # of the first seed
+    cells: list[Progress]
 
-def write_csv(path: str | os.PathLike[str], results: Sequence[SeedResult]) -> None:
-    """Write one line a seed and round, the dense network as round 0; empty fields are unknown or do not apply."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for result in results:
-        network = result.best.network  # any of them: for the size
-        writer.writerow(
-            {
-                "seed": result.seed,
-                "round": 0,
-                "sparsity": 0.0,
-                "prunable_sparsity": 0.0,
-                "compression": 1.0,
-                "live": network.total_weights,
-                "removed": 0,
-                "layer_sparsity": ";".join(["0.0"] * network.layers),
-                "effective_sparsity": 0.0,
-                "dead_units": ";".join(["0"] * (network.layers - 1)),
-                **_scores("after", result.dense),
-                "seconds": result.dense_seconds,
-                "failed": False,
-            }
-        )
-        for record in result.rounds:
-            writer.writerow(
-                {
-                    **{name: value for name, value in vars(record).items() if name in COLUMNS},
-                    "seed": result.seed,
-                    "compression": network.total_weights / record.live if record.live else float("inf"),
-                    "layer_sparsity": ";".join(map(str, record.layer_sparsity)),
-                    "dead_units": ";".join(map(str, record.dead_units)),
-                    **_scores("before", record.before),
-                    **_scores("after", record.after),
-                    "events": ";".join(map(str, record.events)),
-                }
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        """One a round. Failed rounds are counted, and left out of the means."""
+        rows = []
+        for number in range(max(len(cell.records) for cell in self.cells)):
+            reached = [(cell.records[0], cell.records[number]) for cell in self.cells if len(cell.records) > number]
+            good = [(dense, record) for dense, record in reached if not record.failed]
+            spreads = [
+                Spread.of(values) if values else None
+                for values in (
+                    [record.before_test_accuracy for _, record in good if record.before_test_accuracy is not None],
+                    [_test(record) for _, record in good],
+                    [_test(record) - _test(dense) for dense, record in good] if number else [],
+                )
+            ]
+            held_out = statistics.fmean(held_out_accuracy(record) for _, record in good) if good else None
+            sparsity, seconds = (
+                statistics.fmean(values)
+                for values in zip(*((record.sparsity, record.seconds) for _, record in good or reached), strict=True)
             )
+            rows.append(Row(number, len(good), len(reached) - len(good), sparsity, *spreads, held_out, seconds))
+        return rows
+
+    @property
+    def best(self) -> Row:
+        """The last round whose mean held-out accuracy is within `max_drop` of the dense networks', no seed missing."""
+        first = self.rows[0]
+        assert first.held_out is not None
+        bar = first.held_out - self.settings.max_drop
+        good = [r for r in self.rows if r.held_out is not None and r.held_out >= bar and r.seeds == first.seeds]
+        return good[-1]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best network of a data set: the cell it is from, and the record of its round."""
+
+    cell: Progress
+    record: Record
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep, and what is done of it."""
+
+    sweep: Sweep
+    done: Mapping[str, Progress]
+
+    @functools.cached_property
+    def cells(self) -> list[Progress]:
+        """What is done of each cell that is begun, in the order of the grid; if no round is, its dense network."""
+        cells = []
+        for cell in self.sweep.cells:
+            if progress := self.done.get(cell.digest) or self.done.get(cell.dense_digest):
+                cells.append(dataclasses.replace(progress, settings=cell))
+        return cells
+
+    @functools.cached_property
+    def groups(self) -> list[Group]:
+        """The cells by all settings but the seed."""
+        groups: dict[Settings, list[Progress]] = {}
+        for cell in self.cells:
+            groups.setdefault(dataclasses.replace(cell.settings, seed=0), []).append(cell)
+        return [Group(cells[0].settings, cells) for cells in groups.values()]
+
+    @functools.cached_property
+    def best(self) -> dict[str, Best]:
+        """The best network of each data set that has a finished cell.
+
+        Each cell's own is the smallest that is no more than `max_drop` below its dense network, in held-out accuracy;
+        of these, the smallest is chosen that is no more than `max_drop` below the best of all dense networks: a seed
+        that trained badly has a low bar of its own. Of equally small ones, that of the highest held-out accuracy.
+        """
+        best = {}
+        for name in dict.fromkeys(cell.settings.dataset for cell in self.cells):
+            cells = [cell for cell in self.cells if cell.settings.dataset == name and cell.finished]
+            bar = max((held_out_accuracy(cell.records[0]) for cell in cells), default=0.0)
+            candidates = [Best(cell, cell.records[cell.best]) for cell in cells]
+            good = [c for c in candidates if held_out_accuracy(c.record) >= bar - c.cell.settings.max_drop]
+            if good:
+                best[name] = min(good, key=lambda c: (c.record.live, -held_out_accuracy(c.record)))
+        return best
+
+    def best_file(self, name: str) -> str:
+        """The file name of the best network of a data set: with its name, if the sweep has several."""
+        return "best.npz" if len({cell.dataset for cell in self.sweep.cells}) == 1 else f"best-{Path(name).stem}.npz"
+
+    def write(self, folder: Path) -> None:
+        """Write `results.csv`, `results.jsonl`, `seconds.csv` and the best networks.
+
+        Raises
+        ------
+        OSError
+            If that cannot be done.
+        """
+        _write_csv(folder / "results.csv", COLUMNS, (map(_field, row.values()) for row in self._rows()))
+        with atomic_write(folder / "results.jsonl") as file:
+            for row in self._rows():
+                file.write(json.dumps(row).encode() + b"\n")
+        seconds = (
+            (cell.settings.digest, cell.settings.seed, record.round, record.seconds)
+            for cell in self.cells
+            for record in cell.records
+        )
+        _write_csv(folder / "seconds.csv", SECONDS, seconds)
+        for name, best in self.best.items():
+            with atomic_write(folder / self.best_file(name)) as file:
+                file.write((folder / "networks" / f"{best.cell.settings.digest}.npz").read_bytes())
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for cell in self.cells:
+            settings = {"cell": cell.settings.digest} | {name: getattr(cell.settings, name) for name in FIELDS}
+            for record in cell.records:
+                values = settings | record._asdict()
+                yield {name: values[name] for name in COLUMNS}
+
+
+def _field(value: Any) -> Any:
+    """A value as a field of a CSV file."""
+    if isinstance(value, tuple):
+        return written(value)
+    return ";".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+        text.detach()
 
 
-def _scores(when: str, scores: Scores | None) -> dict[str, float | None]:
-    named = {} if scores is None else {which: value for which, value in vars(scores).items() if value is not None}
-    return {
-        f"{when}_{which}_{what}": getattr(evaluation, what)
-        for which, evaluation in named.items()
-        for what in ("accuracy", "loss")
-    }
-
-
-def _test(scores: Scores | None) -> float:
-    assert scores is not None
-    assert scores.test is not None
-    assert scores.test.accuracy is not None
-    return scores.test.accuracy
+def _test(record: Record) -> float:
+    assert record.after_test_accuracy is not None
+    return record.after_test_accuracy

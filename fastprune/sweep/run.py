@@ -1,178 +1,106 @@
-"""One seed of a sweep: dense training, then the rounds."""
+"""A sweep from beginning to end: what the command does, as a function."""
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+import contextlib
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-
-from fastprune import check
-from fastprune.datasets import Dataset
-from fastprune.network import MLP
-from fastprune.pruner import Pruner, RoundRecord, Scores
-from fastprune.sweep.config import Config
-from fastprune.trainer import LabelledSet, Progress, Trainer
-
-
-class Observer(Protocol):
-    """Whoever is to be told how a seed gets on."""
-
-    def begin(self, seed: int, network: MLP) -> None:
-        """A seed begins."""
-
-    def progress(self, progress: Progress) -> None:
-        """Training goes on."""
-
-    def dense(self, scores: Scores, seconds: float) -> None:
-        """Dense training is over."""
-
-    def round(self, record: RoundRecord) -> None:
-        """The network has been pruned, or the round is done."""
+from fastprune.files import atomic_write
+from fastprune.sweep.cell import check_settings
+from fastprune.sweep.config import Sweep, read_toml
+from fastprune.sweep.engine import Failure, execute, load_data
+from fastprune.sweep.report import write_report
+from fastprune.sweep.results import Results
+from fastprune.sweep.store import Store
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A network that a seed has come to, after so many rounds."""
+def run_sweep(
+    sweep: Sweep, *, executor: Executor | None = None, workers: int = 1, quiet: bool = False
+) -> tuple[Results, list[Failure]]:
+    """Run what is not done of a sweep, and write its results and its report.
 
-    seed: int
-    round: int
-    scores: Scores
-    network: MLP
+    Parameters
+    ----------
+    sweep : Sweep
+        From `Sweep.of`, which takes the settings of the command line by name.
+    executor : concurrent.futures.Executor, optional
+        Who runs the rounds, instead of the processes or the cluster that the sweep names: MPI's, Ray's, or any other
+        whose workers run one task at a time and can import fastprune. They need no disk in common.
+    workers : int, default 1
+        How many rounds that executor runs at a time.
+    quiet : bool, default False
+        Whether to print nothing.
 
-
-@dataclass
-class SeedResult:
-    """What a seed has come to so far: dense scores, rounds, and the smallest network that is good enough."""
-
-    seed: int
-    dense: Scores
-    dense_seconds: float
-    best: Candidate
-    rounds: list[RoundRecord] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One seed, ready to run: its trainer and pruner, the samples to train on, and the held-out ones."""
-
-    seed: int
-    trainer: Trainer
-    pruner: Pruner
-    train: LabelledSet
-    held_out: LabelledSet
-
-
-def prepare(config: Config, data: Dataset) -> list[Job]:
-    """Make a job for each seed.
+    Returns
+    -------
+    Results
+        Of all that is done.
+    list of Failure
+        What is not, and why.
 
     Raises
     ------
     ValueError
-        If a setting is not as the classes it is given to want it.
+        If a setting is not as described, or another command works on the folder. Nothing is then changed.
+    OSError
+        If the folder cannot be written to, or the executor takes no more tasks. What was finished is kept: the same
+        sweep goes on from there. So it is after Ctrl-C.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from fastprune.sweep import Sweep, run_sweep
+    >>> with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as executor:
+    ...     sweep = Sweep.of({"hidden": "20", "seeds": [0], "rule": "std", "quality": "0.5,1", "rounds": 2, "out": folder})
+    ...     results, failures = run_sweep(sweep, executor=executor, quiet=True)
+    >>> [round(cell.records[-1].sparsity, 1) for cell in results.cells], failures
+    ([0.6, 0.8], [])
     """
-    if data.y_train.dtype.kind == "f" or data.y_train.ndim != 1:
-        came = "values to meet" if data.y_train.dtype.kind == "f" else f"labels of shape {data.y_train.shape}"
-        raise ValueError(f"dataset: expected one class a sample (a whole number), got {came}")
-    check.integer("rounds", config.rounds, 1)
-    check.number("holdout", config.holdout, "(0, 1)")
-    check.number("max_drop", config.max_drop, "[0, 1]")
-    check.integer("epochs", config.epochs, 0)
-    check.integer("retrain_epochs", config.retrain_epochs, 0)
-    check.number("retrain_learning_rate", config.retrain_learning_rate, "(0, inf)")
-    check.integer("batch_size", config.batch_size, 0)
-    return [_job(config, data, seed) for seed in config.seeds]
+    from fastprune.sweep.display import Display  # here, because a worker has nothing to display
+
+    display = Display(quiet)
+    data = load_data(sweep)
+    check_settings(sweep.cells, data)
+    folder, store = sweep.folder, Store(sweep.folder)
+    with store.locked():
+        done = store.load(sweep.cells)
+        _write(folder / "sweep.toml", sweep.to_toml())
+        try:
+            with display:
+                failures = execute(sweep, data, store, done, display, executor, workers)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                Results(sweep, done).write(folder)
+            raise
+        results = Results(sweep, done)
+        results.write(folder)
+        if results.cells:
+            display.results(results)
+            report = write_report(results, failures, folder)
+            display.say(f"Wrote {folder / 'results.csv'} and {report}")
+    return results, failures
 
 
-def _job(config: Config, data: Dataset, seed: int) -> Job:
-    network = MLP([data.features, *config.hidden, data.outputs], activation=config.activation, seed=seed)
-    trainer = Trainer(
-        network,
-        optimizer=config.optimizer,
-        learning_rate=config.learning_rate,
-        learning_rate_schedule=config.learning_rate_schedule,
-        momentum=config.momentum,
-        l1=config.l1,
-        l2=config.l2,
-        input_dropout=config.input_dropout,
-        dropout=config.dropout,
-        batch_size=config.batch_size or None,
-        seed=seed,
-    )
-    pruner = Pruner(
-        trainer,
-        rule=config.rule,
-        schedule=config.schedule,
-        scope=config.scope,
-        ignored_layers=config.ignored_layers,
-        criterion=config.criterion,
-        layer_rates=config.layer_rates,
-        min_keep=config.min_keep,
-        seed=seed,
-    )
-    order = np.random.default_rng([seed, len(data.x_train)]).permutation(len(data.x_train))
-    count = max(1, round(config.holdout * order.size))
-    if count == order.size:
-        raise ValueError(f"holdout: expected to leave samples to train on, got {config.holdout} of {order.size}")
-    train, held_out = np.sort(order[count:]), np.sort(order[:count])
-    return Job(
-        seed,
-        trainer,
-        pruner,
-        (data.x_train[train], data.y_train[train]),
-        (data.x_train[held_out], data.y_train[held_out]),
-    )
-
-
-def run(config: Config, job: Job, test: LabelledSet, observer: Observer, keep: Callable[[SeedResult], None]) -> None:
-    """Run one seed. `keep` is given its result as soon as there is one; every round is added to it.
+def make_report(folder: Path) -> list[Path]:
+    """Make the results and the report of a sweep's folder again, from what is done so far.
 
     Raises
     ------
-    DivergenceError
-        If dense training diverges.
+    ValueError
+        If it is no folder of a sweep, or no cell is begun.
     """
-    seed, trainer, held_out = job.seed, job.trainer, job.held_out
-    observer.begin(seed, trainer.network)
-    history = trainer.fit(*job.train, config.epochs, callback=observer.progress)
-    dense = Scores(history.train, trainer.evaluate(*held_out), trainer.evaluate(*test))
-    observer.dense(dense, history.seconds)
-    result = SeedResult(seed, dense, history.seconds, Candidate(seed, 0, dense, copy.deepcopy(trainer.network)))
-    keep(result)
-
-    def on_round(record: RoundRecord) -> None:
-        if record.after is not None and not record.failed:
-            # Held-out samples choose the best network, and nothing in training: so they are no `validation` of it.
-            scores = replace(record.after, validation=trainer.evaluate(*held_out))
-            record = replace(record, after=scores)
-            if accuracy(scores) >= accuracy(dense) - config.max_drop:
-                result.best = Candidate(seed, record.round, scores, copy.deepcopy(trainer.network))
-        if record.done:
-            result.rounds.append(record)
-        observer.round(record)
-
-    job.pruner.run(
-        *job.train,
-        config.retrain_epochs,
-        learning_rate=config.retrain_learning_rate,
-        test=test,
-        callback=observer.progress,
-        on_round=on_round,
-    )
+    try:
+        sweep = replace(Sweep.of(read_toml(folder / "sweep.toml")), out=str(folder))
+    except ValueError as error:
+        raise ValueError(f"report: expected the folder of a sweep, got {str(folder)!r}: {error}") from None
+    results = Results(sweep, Store(folder).load(sweep.cells))
+    if not results.cells:
+        raise ValueError(f"report: expected a sweep with a finished round, got {str(folder)!r} without")
+    results.write(folder)
+    return [folder / "results.csv", write_report(results, [], folder)]
 
 
-def best(results: Sequence[SeedResult], max_drop: float) -> Candidate:
-    """The smallest of the seeds' best networks that hold up against the best of all dense ones, on held-out samples.
-
-    Each seed's best is no more than `max_drop` below its own dense network; a seed that trained badly has a low bar.
-    """
-    bar = max(accuracy(result.dense) for result in results) - max_drop
-    good = [result.best for result in results if accuracy(result.best.scores) >= bar]
-    return min(good, key=lambda c: (c.network.live_weights, -accuracy(c.scores)))
-
-
-def accuracy(scores: Scores) -> float:
-    """Held-out accuracy, in [0, 1]."""
-    assert scores.validation is not None
-    assert scores.validation.accuracy is not None
-    return scores.validation.accuracy
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())

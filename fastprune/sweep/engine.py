@@ -1,0 +1,247 @@
+"""The sweep: rounds handed out to whoever runs them, and written down before the next one starts.
+
+Only this process writes. A round that is lost, with its worker or to a fault, is handed out again; so results do not
+depend on who ran what, nor on how often the sweep was stopped.
+"""
+
+import dataclasses
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fastprune.datasets import Dataset, load_dataset
+from fastprune.kernels.jit import is_compiled
+from fastprune.kernels.steps import train_steps
+from fastprune.sweep.cell import Data, Record, Task, advance, check_settings, work
+from fastprune.sweep.config import Settings, Sweep
+from fastprune.sweep.executors import Processes, cluster
+from fastprune.sweep.store import Progress, Store
+from fastprune.team import count_threads
+from fastprune.trainer import DivergenceError
+
+RETRIES = 2  # of a round; a divergence is the same every time, and is not retried
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A round that was given up, and the cells that cannot go on for it: several, if it was their dense training."""
+
+    cells: list[Settings]
+    round: int
+    message: str
+
+
+class Observer(Protocol):
+    """Whoever is to be told how a sweep gets on."""
+
+    def begin(self, sweep: Sweep, done: dict[str, Progress], workers: int, threads: int) -> None:
+        """The sweep begins, or goes on from what is done."""
+
+    def compiling(self) -> None:
+        """The kernels are compiled."""
+
+    def started(self, cell: Settings, round: int) -> None:
+        """A round of a cell is handed out; round 0 is dense training."""
+
+    def finished(self, progress: Progress) -> None:
+        """It is done, and written down."""
+
+    def retried(self, cell: Settings, round: int, error: Exception) -> None:
+        """It was lost, and is handed out again."""
+
+    def failed(self, failure: Failure) -> None:
+        """It was given up."""
+
+
+@dataclass
+class _Job:
+    """The next round of a cell; without progress, the dense training of all cells that wait for it."""
+
+    cell: Settings
+    progress: Progress | None
+    state: bytes | None = None  # or it is read from the store
+    failures: int = 0
+
+    @property
+    def round(self) -> int:
+        return 0 if self.progress is None else len(self.progress.records)
+
+
+def load_data(sweep: Sweep) -> Callable[[Settings], Data]:
+    """Load the data sets of a sweep, and tell those of a cell.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set, or it is not for classification.
+    """
+    sets: dict[str, Dataset] = {}
+    data: dict[tuple[str, float], Data] = {}
+    for name, holdout in {(cell.dataset, cell.holdout): None for cell in sweep.cells}:
+        if name not in sets:
+            sets[name] = load_dataset(name, sweep.data_dir)
+        data[name, holdout] = Data.of(sets[name], holdout)
+    return lambda cell: data[cell.dataset, cell.holdout]
+
+
+def execute(
+    sweep: Sweep,
+    data: Callable[[Settings], Data],
+    store: Store,
+    done: dict[str, Progress],
+    observer: Observer,
+    executor: Executor | None = None,
+    workers: int | None = None,
+) -> list[Failure]:
+    """Run what is not done of a sweep whose store is locked; `done`, as `Store.load` gives it, is kept up to date.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds cells of other data.
+    OSError
+        If something cannot be written, or the executor takes no more tasks.
+    """
+    for cell in sweep.cells:
+        progress = done.get(cell.digest) or done.get(cell.dense_digest)
+        if progress is not None and progress.key != data(cell).key:
+            raise ValueError(f"dataset: expected {cell.dataset!r} as {str(store.folder)!r} was begun with, got other data")
+    rounds = sum(not (cell.digest in done and done[cell.digest].finished) for cell in sweep.cells)
+    with _executor(sweep, max(1, rounds), executor, workers) as (run, count, threads):
+        observer.begin(sweep, done, count(), threads)
+        if rounds and not is_compiled(train_steps):
+            observer.compiling()
+            _compile()
+        return _Loop(data, store, done, observer, run, count, threads).run(sweep.cells)
+
+
+@contextmanager
+def _executor(
+    sweep: Sweep, most: int, executor: Executor | None, workers: int | None
+) -> Iterator[tuple[Executor, Callable[[], int], int]]:
+    """The executor of a sweep, how many tasks it can do at a time, and with how many threads each."""
+    if executor is not None:  # the caller's, and not ours to shut down
+        yield executor, lambda: workers or 1, sweep.threads or 1
+        return
+    if sweep.cluster is not None:
+        with cluster(sweep.cluster) as (client, count):
+            yield client, count, sweep.threads or 1
+        return
+    cores = count_threads("jobs", -1)
+    count = min(cores if sweep.jobs == -1 else sweep.jobs, most)
+    processes = Processes(count)
+    try:
+        yield processes, lambda: count, sweep.threads or max(1, cores // count)
+        processes.shutdown()
+    except BaseException:
+        processes.shutdown(cancel_futures=True)
+        raise
+
+
+def _compile() -> None:
+    """Compile what a cell needs, and leave it in the cache for the workers."""
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 3
+    x = rng.normal(size=(40, 8)).astype(np.float32)
+    data = Data.of(Dataset("none", x, y, x, y), 0.5)
+    cell = Settings(hidden=(40,), epochs=1, rule="sparsity", final_sparsity=0.5, rounds=1, retrain_epochs=1)
+    state, _ = advance(cell, 0, None, data, 1)
+    advance(cell, 1, state, data, 1)
+
+
+class _Loop:
+    """Hands out rounds, so many at a time, and takes what comes back."""
+
+    def __init__(
+        self,
+        data: Callable[[Settings], Data],
+        store: Store,
+        done: dict[str, Progress],
+        observer: Observer,
+        executor: Executor,
+        workers: Callable[[], int],
+        threads: int,
+    ) -> None:
+        self._data, self._store, self._done, self._observer = data, store, done, observer
+        self._executor, self._workers, self._threads = executor, workers, threads
+        self._ready: deque[_Job] = deque()  # a cell that is under way comes before the next one
+        self._waiting: dict[str, list[Settings]] = {}  # for a dense network
+        self._running: dict[Future[tuple[bytes, Record] | None], _Job] = {}
+        self._failures: list[Failure] = []
+
+    def run(self, cells: Sequence[Settings]) -> list[Failure]:
+        """Run all that is not done; return what failed."""
+        for cell in cells:
+            if progress := self._done.get(cell.digest):
+                if not progress.finished:
+                    self._ready.append(_Job(cell, progress))
+            elif dense := self._done.get(cell.dense_digest):
+                self._ready.append(_Job(cell, dataclasses.replace(dense, settings=cell)))
+            elif cell.dense_digest in self._waiting:
+                self._waiting[cell.dense_digest].append(cell)
+            else:
+                self._waiting[cell.dense_digest] = [cell]
+                self._ready.append(_Job(cell, None))
+        while self._ready or self._running:
+            while self._ready and len(self._running) < self._workers():
+                job = self._ready.popleft()
+                self._observer.started(job.cell, job.round)
+                if job.progress is not None and job.state is None:
+                    kept = job.round - 1
+                    job.state = self._store.state(job.cell, kept)
+                self._submit(job)
+            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+                self._take(future, self._running.pop(future))
+        return self._failures
+
+    def _submit(self, job: _Job, data: Data | None = None) -> None:
+        task = Task(job.cell, job.round, job.state, self._threads, self._data(job.cell).key, data)
+        try:
+            self._running[self._executor.submit(work, task)] = job
+        except (BrokenExecutor, RuntimeError) as error:
+            raise ConnectionError(f"executor: expected it to take tasks, got {_text(error)}") from error
+
+    def _take(self, future: Future[tuple[bytes, Record] | None], job: _Job) -> None:
+        try:
+            result = future.result()
+        except Exception as error:  # whatever befell it: the other cells go on
+            self._lose(job, error)
+            return
+        if result is None:
+            self._submit(job, self._data(job.cell))
+            return
+        state, record = result
+        old = job.progress or Progress(job.cell, self._data(job.cell).key, ())
+        progress = old.with_(record)
+        self._store.add(progress, state)
+        if job.round == 0:
+            self._done[job.cell.dense_digest] = progress
+            cells = self._waiting.pop(job.cell.dense_digest)
+            self._ready.extendleft(_Job(cell, dataclasses.replace(progress, settings=cell), state) for cell in cells[::-1])
+        else:
+            self._done[job.cell.digest] = progress
+            if not progress.finished:
+                self._ready.appendleft(_Job(job.cell, progress, state))
+        self._observer.finished(progress)
+
+    def _lose(self, job: _Job, error: Exception) -> None:
+        job.failures += 1
+        if not isinstance(error, DivergenceError) and job.failures <= RETRIES:
+            self._observer.retried(job.cell, job.round, error)
+            self._ready.appendleft(job)
+            return
+        cells = [job.cell] if job.round else self._waiting.pop(job.cell.dense_digest)
+        self._failures.append(Failure(cells, job.round, _text(error)))
+        self._observer.failed(self._failures[-1])
+
+
+def _text(error: Exception) -> str:
+    """What went wrong, with the kind of error where its text alone does not say."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ArithmeticError) else f"{type(error).__name__}: {text}".rstrip(": ")

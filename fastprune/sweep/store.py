@@ -1,0 +1,236 @@
+"""A sweep's folder: what is done of each cell, written so that nothing that is done is ever lost.
+
+    store/lock.db           held by the command that works on the folder; store/holder.json says which one that is
+    store/dense/D.npz       each dense network, by the digest of what it depends on
+    store/rounds/C-R.npz    of cells in progress: the state after the last round, and after the best one
+    store/cells/C.json      of finished cells: settings and records
+    networks/C.npz          of finished cells: the best network, as `fastprune.load` reads it
+
+C and D are digests, R is a round. Each file is whole or not there; a round's is synced before the next one starts.
+"""
+
+import dataclasses
+import json
+import os
+import socket
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastprune.files import atomic_write, read_npz
+from fastprune.sweep.cell import Record, saved_network
+from fastprune.sweep.config import DENSE, FIELDS, Settings
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is done of a cell: its records, the dense network's first. `key` is that of the data, see `Data`."""
+
+    settings: Settings
+    key: str
+    records: tuple[Record, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether no round is left, or one has failed."""
+        return len(self.records) > self.settings.rounds or self.records[-1].failed
+
+    @property
+    def best(self) -> int:
+        """The last round, so the one with the fewest weights, whose held-out accuracy is within `max_drop` of round 0's.
+
+        A failed round is none.
+        """
+        bar = held_out_accuracy(self.records[0]) - self.settings.max_drop
+        good = (record for record in reversed(self.records) if not record.failed and held_out_accuracy(record) >= bar)
+        return next(good).round
+
+    def with_(self, record: Record) -> "Progress":
+        """With one round more."""
+        return dataclasses.replace(self, records=(*self.records, record))
+
+    def to_json(self) -> str:
+        """As text, for `from_json`."""
+        settings = {name: getattr(self.settings, name) for name in FIELDS}
+        return json.dumps({"settings": settings, "data": self.key, "columns": Record._fields, "records": self.records})
+
+    @classmethod
+    def from_json(cls, text: str | bytes, settings: Settings) -> "Progress":
+        """What `to_json` wrote, for a cell of these settings or for another one that shares its dense network.
+
+        Raises
+        ------
+        ValueError
+            If it did not write this.
+        """
+        content = json.loads(text)
+        if not isinstance(content, dict) or content.keys() != {"settings", "data", "columns", "records"}:
+            raise ValueError("no record of a sweep")
+        if content["columns"] != list(Record._fields):
+            raise ValueError("the record of another version of fastprune")
+        records = tuple(map(Record._make, content["records"]))
+        for name in FIELDS if len(records) > 1 else DENSE:
+            value = getattr(settings, name)
+            if content["settings"].get(name) != (list(value) if isinstance(value, tuple) else value):
+                raise ValueError(f"the record of a cell with {name} = {content['settings'].get(name)!r}, not {value!r}")
+        return cls(settings, content["data"], records)
+
+
+def held_out_accuracy(record: Record) -> float:
+    """Held-out accuracy, in [0, 1]."""
+    assert record.after_validation_accuracy is not None
+    return record.after_validation_accuracy
+
+
+class Store:
+    """The folder of a sweep.
+
+    Parameters
+    ----------
+    folder : path
+        Need not exist: it is made once something is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store, self.networks = folder / "store", folder / "networks"
+        self._dense, self._rounds, self._cells = (self.store / name for name in ("dense", "rounds", "cells"))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands off the folder, which is made if need be, and clear away what was half written.
+
+        Raises
+        ------
+        ValueError
+            If another command works on it.
+        OSError
+            If it cannot be written to.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"out: expected a folder, got the file {str(self.folder)!r}")
+        for folder in (self._dense, self._rounds, self._cells, self.networks):
+            folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=self.store).close()  # an OSError that says what is wrong
+        # SQLite's is a lock that knows every platform, and goes with its process, however that ends.
+        lock = sqlite3.connect(self.store / "lock.db", timeout=0, isolation_level=None)
+        try:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError:
+                raise ValueError(f"out: expected a folder that no other command works on, got {self._holder()}") from None
+            for folder in (self.folder, self.store, self._dense, self._rounds, self._cells, self.networks):
+                for part in folder.glob(".*.part"):
+                    part.unlink()
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            self._write_text(
+                self.store / "holder.json",
+                json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}),
+            )
+            yield
+        finally:
+            lock.close()
+
+    def load(self, cells: Sequence[Settings]) -> dict[str, Progress]:
+        """What is done of each of these cells, by digest, and of their dense networks; those not begun are left out.
+
+        Raises
+        ------
+        ValueError
+            If a file is damaged.
+        """
+        known = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in (self._cells, self._dense)}
+        last: dict[str, int] = {}
+        for name in os.listdir(self._rounds) if self._rounds.is_dir() else ():
+            digest, _, number = name.removesuffix(".npz").rpartition("-")
+            if name.endswith(".npz"):
+                last[digest] = max(last.get(digest, 0), int(number))
+        done: dict[str, Progress] = {}
+        for cell in cells:
+            if f"{cell.digest}.json" in known[self._cells]:
+                done[cell.digest] = self._read(self._cells / f"{cell.digest}.json", cell)
+                continue
+            dense = f"{cell.dense_digest}.npz"
+            if cell.digest in last:
+                done[cell.digest] = self._read(self._path(cell, last[cell.digest]), cell)
+            elif dense in known[self._dense] and cell.dense_digest not in done:
+                done[cell.dense_digest] = self._read(self._dense / dense, cell)
+        return done
+
+    def state(self, cell: Settings, round: int) -> bytes:
+        """The state of a cell after a round that is kept.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, or not there.
+        """
+        path = self._path(cell, round)
+        try:
+            return read_npz(path)["state"].tobytes()
+        except (ValueError, KeyError) as error:
+            raise _damaged(path, error) from error
+
+    def add(self, progress: Progress, state: bytes) -> None:
+        """Write down a cell's last round, and let go of what is no longer needed.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written. What was written before is still there.
+        """
+        cell, round = progress.settings, len(progress.records) - 1
+        keep = {round, progress.best}
+        if round and progress.finished:
+            best = state if progress.best == round else self.state(cell, progress.best)
+            saved_network(cell, best).save(self.network(cell))
+            self._write_text(self._cells / f"{cell.digest}.json", progress.to_json())
+            keep = set()
+        else:
+            with atomic_write(self._path(cell, round)) as file:
+                np.savez(file, progress=np.array(progress.to_json()), state=np.frombuffer(state, np.uint8))
+        if round:
+            for path in self._rounds.glob(f"{cell.digest}-*.npz"):
+                if path not in {self._path(cell, number) for number in keep}:
+                    path.unlink()
+
+    def network(self, cell: Settings) -> Path:
+        """The file of a finished cell's best network."""
+        return self.networks / f"{cell.digest}.npz"
+
+    def _path(self, cell: Settings, round: int) -> Path:
+        return self._rounds / f"{cell.digest}-{round}.npz" if round else self._dense / f"{cell.dense_digest}.npz"
+
+    def _read(self, path: Path, cell: Settings) -> Progress:
+        try:
+            text = path.read_bytes() if path.suffix == ".json" else str(read_npz(path, ["progress"])["progress"])
+            return Progress.from_json(text, cell)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise _damaged(path, error) from error
+
+    def _holder(self) -> str:
+        """Who works on the folder, as far as is known: the lock is there a moment before its note."""
+        try:
+            note = json.loads((self.store / "holder.json").read_bytes())
+            who = f"process {note['process']} on {note['host']}, since {note['since']}"
+        except (OSError, ValueError, KeyError):
+            who = "a command that has just begun"
+        return f"{str(self.folder)!r}, which is held by {who}"
+
+    @staticmethod
+    def _write_text(path: Path, text: str) -> None:
+        with atomic_write(path) as file:
+            file.write(text.encode())
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{str(path)!r}: expected what a sweep wrote, got something else ({error}); without this file, what it holds is "
+        "done again"
+    )
