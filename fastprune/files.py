@@ -1,6 +1,5 @@
 """Files that are whole or not there, and archives that are whole or refused."""
 
-import io
 import os
 import secrets
 import zipfile
@@ -60,11 +59,20 @@ def read_npz(
         If there is no such file, or it is no archive, truncated or damaged.
     """
     try:
-        with nullcontext(source) if isinstance(source, io.IOBase) else Path(source).open("rb") as file:
+        with Path(source).open("rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("no .npz archive, or not a whole one")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: archive[name] for name in names or archive.files}
-    except (ValueError, TypeError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(str(error)) from error

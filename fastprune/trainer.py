@@ -736,12 +736,9 @@ class State:
         file = io.BytesIO()
         live = self.storage.live > 0
         vectors = [vector[live] if vector.size else vector for vector in self.vectors]
-        np.savez(
-            file,
-            updates=np.array(self.updates),
-            **dict(zip(_VECTORS, vectors, strict=True)),
-            **self.storage.to_arrays(),
-        )
+        arrays = self.storage.to_arrays() | dict(zip(_VECTORS, vectors, strict=True))
+        arrays["updates"] = np.array(self.updates)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
         return file.getvalue()
 
     @classmethod

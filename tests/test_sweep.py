@@ -1,7 +1,7 @@
 """The command, as a person runs it: in a process of its own."""
 
-import csv
 import itertools
+import json
 import os
 import re
 import signal
@@ -14,26 +14,13 @@ import numpy as np
 import pytest
 
 import fastprune as fp
-from fastprune.pruner import Scores
-from fastprune.sweep import __main__ as command
+from fastprune.sweep import run as module
 from fastprune.sweep.__main__ import main
-from fastprune.sweep.config import Config, parse
-from fastprune.sweep.results import COLUMNS, Spread
-from fastprune.sweep.run import Candidate, SeedResult, best
+from fastprune.sweep.config import KEYS, OPTIONS
+from fastprune.sweep.results import COLUMNS, SECONDS, Spread
+from sweeps import SHORT, SMALL, read, sweep
 
 MNIST = Path(__file__).parents[1] / "bench" / "mnist"
-SHORT = ["--hidden", "20,10", "--seeds", "0,1", "--epochs", "8", "--retrain-epochs", "4", "--rounds", "3"]
-SMALL = [*SHORT, "--q", "40"]
-
-
-def sweep(*arguments, cwd, **environment):
-    line = [sys.executable, "-W", "error", "-m", "fastprune.sweep", *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +43,7 @@ def test_the_main_job_without_arguments(tmp_path):
         float(row["after_test_accuracy"]) for row in rows if row["round"] == "0"
     )
     assert difference > -0.03
+    assert not list((tmp_path / "runs" / "digits" / "store" / "rounds").iterdir())
     network = fp.load(tmp_path / "runs" / "digits" / "best.npz")
     data = fp.load_dataset("digits")
     assert network.compression > 20
@@ -64,7 +52,7 @@ def test_the_main_job_without_arguments(tmp_path):
 
 def test_results_csv(done):
     rows = read(done[0] / "results.csv")
-    assert list(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == COLUMNS
     assert [(row["seed"], row["round"]) for row in rows] == list(itertools.product("01", "0123"))
     for row in rows:
         assert 0.5 < float(row["after_test_accuracy"]) <= 1
@@ -76,23 +64,66 @@ def test_results_csv(done):
         assert len(row["dead_units"].split(";")) == 2
         assert float(row["sparsity"]) <= float(row["effective_sparsity"]) < 1
     for row in rows[1:4]:
-        assert (row["rule"], row["scope"], row["requested"]) == ("percentile", "global", "40.0")
+        assert (row["rule"], row["scope"], row["q"], row["requested"]) == ("percentile", "global", "40.0", "40.0")
+        assert (row["hidden"], row["ignored_layers"]) == ("20-10", "none")
         assert float(row["before_train_loss"]) > 0
-        assert float(row["seconds"]) > 0
     assert [round(float(row["sparsity"]), 2) for row in rows[:4]] == [0, 0.4, 0.64, 0.78]
+    assert {row["cell"] for row in rows} == {path.stem for path in (done[0] / "networks").iterdir()}
+
+
+def test_results_jsonl_has_the_same_rows_with_their_types(done):
+    with (done[0] / "results.jsonl").open() as file:
+        lines = [json.loads(line) for line in file]
+    for line, row in zip(lines, read(done[0] / "results.csv"), strict=True):
+        assert tuple(line) == COLUMNS
+        for name, value in line.items():
+            if name in ("hidden", "ignored_layers"):
+                text = "-".join(map(str, value)) or "none"
+            else:
+                text = ";".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+            assert row[name] == text
+    assert type(lines[1]["round"]) is int
+    assert type(lines[1]["sparsity"]) is float
+    assert lines[1]["layer_sparsity"] == sorted(lines[1]["layer_sparsity"], reverse=True)
+    assert lines[1]["failed"] is False
+
+
+def test_seconds_have_a_file_of_their_own(done):
+    rows = read(done[0] / "seconds.csv")
+    assert tuple(rows[0]) == SECONDS
+    same = ("cell", "seed", "round")
+    results = read(done[0] / "results.csv")
+    assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in results]
+    assert all(0 < float(row["seconds"]) < 60 for row in rows)
+
+
+def test_columns_are_those_of_the_readme():
+    """The formats are stable: whoever changes them changes what is written about them."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    section = text[text.index("### What is written") :]
+    documented = re.findall(r"^\| `([^|]+)` \|", section[: section.index("\n## ")], re.MULTILINE)
+    names = [name for cell in documented for name in cell.replace("`", "").split(", ")]
+    assert names == list(COLUMNS)
 
 
 def test_output_is_plain_text_with_a_line_a_round_and_a_table(done):
     folder, out = done
     assert "\x1b" not in out
     rows = read(folder / "results.csv")
-    lines = [line.split() for line in out.splitlines() if re.match(r" +\d+ +\d+\.\d\d % ", line)]
-    for line, row in zip(lines[:6], [row for row in rows if row["round"] != "0"], strict=True):
-        assert line[0] == row["round"]
-        assert float(line[1]) == round(100 * float(row["prunable_sparsity"]), 2)
-        shown = [float(value) for value in line[3:7]]
-        named = ("before_train", "before_test", "after_train", "after_test")
-        assert shown == [round(100 * float(row[f"{name}_accuracy"]), 1) for name in named]
+    lines = {}
+    for line in out.splitlines():
+        if found := re.match(r" *[\d.]+ s +\d+ %  seed=(\d) +(dense|\d+) +(.*)", line):
+            lines[found[1], found[2].replace("dense", "0")] = found[3].replace(" %", "").split()
+    assert len(lines) == len(rows)
+    for row in rows:
+        shown = lines[row["seed"], row["round"]]
+        accuracy = str(round(100 * float(row["after_test_accuracy"]), 1))
+        if row["round"] == "0":
+            assert shown[:2] == ["-", accuracy]
+        else:
+            before = str(round(100 * float(row["before_test_accuracy"]), 1))
+            assert shown[:3] == [f"{100 * float(row['prunable_sparsity']):.2f}", before, accuracy]
+            assert float(shown[3]) == float(f"{float(row['after_train_loss']):.3g}")
     table = out[out.index("mean ± standard deviation") :]
     for number in (1, 2, 3):
         after = Spread.of([float(row["after_test_accuracy"]) for row in rows if row["round"] == str(number)])
@@ -111,28 +142,22 @@ def test_the_best_network_is_the_smallest_good_enough_on_held_out_samples(done):
     assert network.live_weights == int(chosen["live"])
     accuracy = float((network.predict(data.x_test) == data.y_test).mean())
     assert accuracy == pytest.approx(float(chosen["after_test_accuracy"]))
-    assert f"Best: seed {chosen['seed']}, round {chosen['round']}:" in out
+    assert f"Best: seed={chosen['seed']}, round {chosen['round']}:" in out
     assert f"test accuracy {100 * accuracy:.2f} %" in out
-
-
-def test_the_same_command_gives_the_same_results(done, tmp_path):
-    sweep(*SMALL, "--out", tmp_path, cwd=tmp_path)
-    strip = [{k: v for k, v in row.items() if k != "seconds"} for row in read(tmp_path / "results.csv")]
-    assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in read(done[0] / "results.csv")]
-    assert (tmp_path / "best.npz").read_bytes() == (done[0] / "best.npz").read_bytes()
 
 
 def test_quiet_says_nothing(tmp_path):
     result = sweep(*SMALL, "--quiet", "--out", tmp_path / "a" / "b", cwd=tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"results.csv", "best.npz"}
+    files = {"results.csv", "results.jsonl", "seconds.csv", "best.npz", "report.html", "sweep.toml"}
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == files | {"plots", "networks", "store"}
 
 
 def test_a_terminal_sees_a_bar(tmp_path):
-    """In a pseudo-terminal: the bar with its iterations/s and cost, and colours."""
+    """In a pseudo-terminal: a bar with the time that is left, a line for each running cell, and colours."""
     pty = pytest.importorskip("pty")
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "fastprune.sweep", *SMALL, "--epochs", "600", "--seeds", "0"]
+    command = [sys.executable, "-m", "fastprune.sweep", *SMALL, "--epochs", "300", "--retrain-epochs", "300"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
     process = subprocess.Popen(command, cwd=tmp_path, stdout=follower, stderr=follower, env=environment)
     os.close(follower)
@@ -149,7 +174,10 @@ def test_a_terminal_sees_a_bar(tmp_path):
     assert process.wait() == 0
     text = shown.decode()
     assert "\x1b[" in text
-    assert re.search(r"Train .*/12600 \[00:\d\d, [\d,]+ it/s, cost=0\.\d+\]", text)
+    assert re.search(r"running +round +degree +pruned +retrained +cost +seconds", text)
+    assert re.search(r"seed=1 .*40\.00 %", text)
+    assert re.search(r"\d+ %  0 of 2 cells.* left.*\d:\d\d:\d\d", text)
+    assert re.search(r"seed=0  dense 9\d\.\d\d %, \d\.\dx 9\d", text)
     assert "None" not in text
     assert "standard deviation" in text
 
@@ -187,39 +215,47 @@ def test_a_failed_round_is_reported_as_failed(tmp_path):
     assert fp.load(tmp_path / "best.npz").sparsity == 0
 
 
-def test_training_that_diverges_is_one_line(tmp_path):
+def test_training_that_diverges_is_reported_and_the_rest_goes_on(tmp_path):
+    """One dense network diverges, for both rules; those of the other learning rate are trained and pruned."""
+    grid = ["--learning-rate", "0.1,1e30", "--rule", "percentile,std", "--seeds", "1"]
+    result = sweep(*SMALL, *grid, "--out", tmp_path, cwd=tmp_path)
+    assert result.returncode == 1
+    names = ", ".join(rf"learning_rate=1e\+30 rule={rule} seed=1" for rule in ("percentile", "std"))
+    assert re.fullmatch(rf"fastprune.sweep: {names}, dense training: the loss became (nan|inf) in .*\n", result.stderr)
+    rows = read(tmp_path / "results.csv")
+    assert {row["learning_rate"] for row in rows} == {"0.1"}
+    assert {row["rule"] for row in rows} == {"percentile", "std"}
+    assert "the loss became" in (tmp_path / "report.html").read_text()
+
+
+def test_if_all_fails_there_is_nothing_to_report(tmp_path):
     result = sweep(*SMALL, "--learning-rate", "1e30", "--out", tmp_path, cwd=tmp_path)
     assert result.returncode == 1
-    lines = [rf"fastprune.sweep: seed {seed}, dense training: the loss became (nan|inf) in .*\n" for seed in (0, 1)]
-    assert re.fullmatch("".join(lines), result.stderr)
-    assert list(tmp_path.iterdir()) == []
+    assert result.stderr.count("\n") == 2
+    assert read(tmp_path / "results.csv") == []
+    assert not (tmp_path / "report.html").exists()
 
 
-def test_a_seed_that_diverges_leaves_the_others(tmp_path, monkeypatch, capsys):
-    def one_diverges(config, job, *arguments):
-        if job.seed == 0:
-            raise fp.DivergenceError(np.inf, 3, 8)
-        real(config, job, *arguments)
+def test_one_dense_network_serves_all_cells_that_share_it(tmp_path):
+    grid = ["--rule", "percentile,std", "--scope", "layer,global", "--seeds", "0"]
+    result = sweep(*SMALL, *grid, "--out", tmp_path, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(list((tmp_path / "store" / "dense").iterdir())) == 1
+    assert len(re.findall(r" dense  ", result.stdout)) == 1
+    dense = [row for row in read(tmp_path / "results.csv") if row["round"] == "0"]
+    assert len(dense) == 4
+    assert len({row["after_test_loss"] for row in dense}) == 1
+    assert re.search(r"rule=std scope=layer +9\d\.\d\d +\d +\d", result.stdout)
 
-    real = command.run
-    monkeypatch.setattr(command, "run", one_diverges)
-    assert main([*SMALL, "--quiet", "--out", str(tmp_path)]) == 1
-    assert "seed 0, dense training: the loss became inf in epoch 3 of 8" in capsys.readouterr().err
-    assert {row["seed"] for row in read(tmp_path / "results.csv")} == {"1"}
 
-
-def test_best_is_measured_by_the_best_dense_network():
-    """A seed that trained badly sets itself a low bar, and does not win by it."""
-
-    def result(seed, dense, round_, accuracy, weights):
-        network = fp.MLP([weights, 1])
-        scores = [Scores(None, fp.Evaluation(0.0, value, False), None) for value in (dense, accuracy)]
-        return SeedResult(seed, scores[0], 0.0, Candidate(seed, round_, scores[1], network))
-
-    good, bad, better = result(0, 0.98, 3, 0.975, 50), result(1, 0.5, 9, 0.5, 5), result(2, 0.98, 3, 0.98, 50)
-    assert best([good, bad], 0.01).seed == 0
-    assert best([good, bad, better], 0.01).seed == 2
-    assert best([bad], 0.01).seed == 1
+def test_several_data_sets_have_a_best_network_each(tmp_path):
+    arguments = [*SMALL, "--dataset", "digits,wine", "--seeds", "0", "--out", tmp_path]
+    result = sweep(*arguments, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert fp.load(tmp_path / "best-digits.npz").sizes == [64, 20, 10, 10]
+    assert fp.load(tmp_path / "best-wine.npz").sizes == [13, 20, 10, 3]
+    assert "Best of wine" in result.stdout
+    assert not (tmp_path / "best.npz").exists()
 
 
 @pytest.mark.parametrize(
@@ -242,12 +278,13 @@ def test_best_is_measured_by_the_best_dense_network():
         (["--rounds", "0"], "rounds: expected an integer of at least 1"),
         (["--hidden", "0"], r"sizes\[1\]: expected an integer of at least 1, got 0"),
         (["--learning-rate", "nan"], "learning_rate: expected a number"),
+        (["--learning-rate=-1"], "learning_rate: expected a number"),
         (["--retrain-learning-rate", "0"], "retrain_learning_rate: expected a number"),
         (["--retrain-epochs", "-1"], "retrain_epochs: expected an integer"),
         (["--holdout", "1"], r"holdout: expected a number in \(0, 1\), got 1.0"),
         (["--max-drop", "-1"], "max_drop: expected a number"),
-        (["--seeds", ","], r"seeds: expected at least one, none of them twice, got \(\)"),
-        (["--seeds", "0,1,0"], r"seeds: expected at least one, none of them twice, got \(0, 1, 0\)"),
+        (["--seeds", ","], "seeds: expected whole numbers, got ''"),
+        (["--seeds", "0,1,0"], "seeds: expected at least one value, none of them twice, got '0,1,0'"),
         (["--sparsity", "0.9"], "sparsity: expected --rule sparsity with it, got --rule percentile"),
         (["--holdout", "0.9999"], "holdout: expected to leave samples to train on"),
         (["--batch-size", "-1"], "batch_size: expected an integer of at least 0"),
@@ -256,6 +293,15 @@ def test_best_is_measured_by_the_best_dense_network():
         (["--ignored-layers", "7"], "ignored_layers: expected layers in -3 .. 2, got 7"),
         (["--full"], "full: expected a preset with it, got none"),
         (["--preset", "han2015"], "preset: expected its own settings to stand, got --hidden"),
+        (["--rule", "magic"], "rule: expected one of 'sparsity', 'percentile', 'std', got 'magic'"),
+        (["--hidden", "a-b"], "hidden: expected whole numbers with dashes between, or none, got 'a-b'"),
+        (["--rounds", "2.5"], "rounds: expected whole numbers, got '2.5'"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--lerning-rate", "1"], "unrecognized arguments: --lerning-rate 1; the nearest is --learning-rate"),
+        (["--config", "missing.toml"], "config: expected a TOML file of settings, got 'missing.toml'"),
+        (["--jobs", "0"], "jobs: expected an integer of at least 1, got 0"),
+        (["--threads", "0"], "threads: expected an integer of at least 1, got 0"),
+        (["--cluster", "tcp://127.0.0.1:1"], "cluster: expected a Dask scheduler at tcp://HOST:PORT"),
         (["--out", "broken.npz"], "out: expected a folder, got the file 'broken.npz'"),
         (["--out", "/proc/nowhere"], "/proc/nowhere"),
     ],
@@ -272,46 +318,49 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd, arg
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"broken.npz", "values.csv", "pairs.npz"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--rule", "magic"], "argument --rule: invalid choice: 'magic'"),
-        (["--hidden", "a,b"], "argument --hidden: invalid integers value: 'a,b'"),
-        (["--rounds", "2.5"], "argument --rounds: invalid int value: '2.5'"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
-    ],
-)
-def test_a_bad_command_line_is_exit_code_2(capsys, arguments, message):
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    assert exit_.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-def test_interrupted_it_keeps_what_is_finished(tmp_path):
-    arguments = [*SMALL, "--rounds", "500", "--q", "1", "--out", str(tmp_path)]
+def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
+    arguments = [*SMALL, "--rounds", "60", "--q", "5", "--jobs", "1", "--out", str(tmp_path)]
     command = [sys.executable, "-u", "-m", "fastprune.sweep", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            if line.split()[:1] == ["7"]:
+            if " seed=0     7 " in line:
                 process.send_signal(signal.SIGINT)
                 break
         _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors == f"fastprune.sweep: interrupted; finished rounds of 1 seeds are in {tmp_path}\n"
+    again = f"python -m fastprune.sweep --config {tmp_path / 'sweep.toml'}"
+    assert errors == f"fastprune.sweep: interrupted; go on with: {again}\n"
     rows = read(tmp_path / "results.csv")
     assert [row["round"] for row in rows[:8]] == [str(number) for number in range(8)]
-    assert {row["seed"] for row in rows} == {"0"}
-    fp.load(tmp_path / "best.npz")
+    result = sweep(*again.split()[3:], cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert " seed=0     7 " not in result.stdout
+    assert [row["round"] for row in read(tmp_path / "results.csv")] == [str(number) for number in range(61)] * 2
 
 
 def test_interrupted_before_it_begins(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "load_dataset", interrupted)
+    monkeypatch.setattr(module, "load_data", interrupted)
     assert main(SMALL) == 130
     assert capsys.readouterr().err == "fastprune.sweep: interrupted\n"
+
+
+def test_a_dry_run_shows_the_cells_and_writes_nothing(tmp_path, capsys):
+    grid = ["--rule", "percentile,std", "--q", "20:40:3", "--out", str(tmp_path / "x")]
+    assert main([*SHORT, *grid, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^[0-9a-f]{12}  0 of 3 rounds", out, re.MULTILINE)) == 8
+    assert "rule=percentile q=30.0 seed=1" in out
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_dry_run_tells_how_far_the_cells_are(done, capsys):
+    assert main([*SMALL, "--seeds", "0,5", "--out", str(done[0]), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"  finished         seed=0\n", out)
+    assert re.search(r"  0 of 3 rounds    seed=5\n2 cells, in ", out)
 
 
 def test_help_names_every_setting(capsys):
@@ -319,18 +368,9 @@ def test_help_names_every_setting(capsys):
         main(["--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    for name in (*Config.__dataclass_fields__, "preset", "full", "out", "quiet"):
-        assert f"--{name.replace('_', '-')}" in text
+    for name in (*KEYS, *OPTIONS, "preset", "full", "config", "dry_run", "quiet"):
+        assert f"--{name.replace('_', '-')} " in text
     assert "Example:" in text
-
-
-def test_names_tell_what_differs_from_the_defaults():
-    assert parse([]).out == Path("runs/digits")
-    assert parse(["--q", "30", "--hidden", "5,4"]).out == Path("runs/digits-hidden=5,4-q=30.0")
-    assert parse(["--dataset", "/some/own.csv"]).out == Path("runs/some_own.csv")
-    assert parse(["--dataset", "../own.csv"]).out == Path("runs/own.csv")
-    assert parse(["--out", "x"]).out == Path("x")
-    assert parse(["--preset", "han2015"]).out == Path("runs/han2015")
 
 
 def test_spread():

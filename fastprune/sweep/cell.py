@@ -7,13 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fastprune import check
-from fastprune.datasets import Dataset
+from fastprune.datasets import Dataset, load_dataset
+from fastprune.kernels.layout import Floats
 from fastprune.network import MLP
 from fastprune.pruner import Pruner, RoundRecord, Scores
 from fastprune.sweep.config import Settings
-from fastprune.trainer import Evaluation, LabelledSet, State, Trainer
+from fastprune.trainer import Evaluation, State, Trainer
+
+
+Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
 
 
 class Record(NamedTuple):
@@ -58,9 +63,9 @@ class Data:
     key: str
     features: int
     outputs: int
-    train: LabelledSet
-    held_out: LabelledSet
-    test: LabelledSet
+    train: Labelled
+    held_out: Labelled
+    test: Labelled
 
     @classmethod
     def of(cls, data: Dataset, holdout: float) -> "Data":
@@ -99,8 +104,27 @@ class Task:
     data: Data | None = None
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where data can be read: a data set's name, its folder, and the part held out."""
+
+    dataset: str
+    data_dir: str | None
+    holdout: float
+
+    def read(self) -> Data:
+        """Read them."""
+        return Data.of(load_dataset(self.dataset, self.data_dir), self.holdout)
+
+
 _MOST = 4
-_known: dict[str, Data] = {}  # of this process, the latest last
+_known: dict[str, Data] = {}  # by key, to this process; the latest last
+_sources: dict[str, Source] = {}
+
+
+def read_here(sources: Mapping[str, Source]) -> None:
+    """Let this process read data itself: it is on the machine of whoever sends tasks, who has just read them."""
+    _sources.update(sources)
 
 
 def work(task: Task) -> tuple[bytes, Record] | None:
@@ -109,7 +133,9 @@ def work(task: Task) -> tuple[bytes, Record] | None:
     So data cross to a worker once, and it needs no disk in common with whoever sends tasks.
     """
     data = task.data or _known.pop(task.key, None)
-    if data is None:
+    if data is None and task.key in _sources:
+        data = _sources[task.key].read()
+    if data is None or data.key != task.key:
         return None
     _known[task.key] = data
     if len(_known) > _MOST:
@@ -257,7 +283,9 @@ def _dense_record(network: MLP, scores: Scores, settings: Settings, seconds: flo
 
 def _record(network: MLP, record: RoundRecord, held_out: Evaluation | None) -> Record:
     """A round's record; a failed one tells of the network that was given up."""
-    after = {f"after_{which}_{what}": None for which in ("train", "validation", "test") for what in ("accuracy", "loss")}
+    after = {
+        f"after_{which}_{what}": None for which in ("train", "validation", "test") for what in ("accuracy", "loss")
+    }
     if record.after is not None:
         after |= _scores("after", replace(record.after, validation=held_out))
     assert not isinstance(record.requested, Mapping)

@@ -261,7 +261,7 @@ class Sweep:
 
     def to_toml(self) -> str:
         """The sweep as a file for `--config`: what was given, and where its files go."""
-        lines = {(FIELDS[name].metadata["key"] or name): values for name, values in self.grid.items()}
+        lines: dict[str, Any] = {FIELDS[name].metadata["key"] or name: values for name, values in self.grid.items()}
         lines |= {name: getattr(self, name) for name, field in OPTIONS.items() if getattr(self, name) != field.default}
         lines["out"] = str(self.folder)
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: in a terminal a bar and a line a running cell, elsewhere a line a round; then tables."""
+"""What a person sees of a sweep: in a terminal a bar and the running cells, elsewhere a line a round; then tables."""
 
 import time
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fastprune.sweep.cell import Record
+from fastprune.sweep.cell import Data, Record
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.engine import Failure
-from fastprune.sweep.results import Best, Results, Row, Spread
+from fastprune.sweep.results import Best, Results, Row, Spread, times
 from fastprune.sweep.store import Progress as Cell
 
 _PLAIN_WIDTH = 120  # characters of a line where there is no terminal to ask
@@ -41,6 +41,14 @@ class Display:
     def say(self, text: str) -> None:
         """Print lines, above the bar."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def data(self, name: str, data: Data) -> None:
+        """Say what there is to learn from."""
+        train, held_out, test = (f"{len(x):,}" for x, _ in (data.train, data.held_out, data.test))
+        self.say(
+            f"{name}: {train} training, {held_out} held-out and {test} test samples; {data.features} features, "
+            f"{data.outputs} output{'s' if data.outputs > 1 else ''}"
+        )
 
     def begin(self, sweep: Sweep, done: dict[str, Cell], workers: int, threads: int) -> None:
         """Open the sweep."""
@@ -95,11 +103,11 @@ class Display:
         if not self._live.is_started:
             self._log(cell, record)
         elif progress.finished:
-            best = progress.records[progress.best]
+            best, dense = progress.records[progress.best], progress.records[0]
             self.say(
-                f"{self._label(cell):{self._width}}  dense {_percent(progress.records[0].after_test_accuracy)}, "
-                f"{best.compression:.1f}x {_percent(best.after_test_accuracy)} (best, round {best.round}), "
-                f"{record.compression or float('inf'):.1f}x {_percent(record.after_test_accuracy)} (last)"
+                f"{self._label(cell):{self._width}}  dense {_percent(dense.after_test_accuracy)}, "
+                f"{times(best.compression)} {_percent(best.after_test_accuracy)} (best, round {best.round}), "
+                f"{times(record.compression)} {_percent(record.after_test_accuracy)} (last)"
             )
 
     def retried(self, cell: Settings, round: int, error: Exception) -> None:
@@ -145,7 +153,7 @@ class Display:
         seeds = f"{row.seeds}" + (f" ({row.failed} failed)" if row.failed else "")
         before = [self._spread(row.before)] if more else []
         spreads = [self._spread(row.after), self._spread(row.difference, sign="+")]
-        return [f"{row.compression:.1f}x", *before, *spreads, seeds]
+        return [times(row.compression), *before, *spreads, seeds]
 
     def _best(self, results: Results, name: str, best: Best) -> None:
         """Say which network is a data set's best one, and how to use it."""
@@ -153,10 +161,10 @@ class Display:
         label = f"{results.sweep.label(cell)} " if results.sweep.varying else ""
         where = f"seed={cell.seed}, round {record.round}" if record.round else f"seed={cell.seed}, dense"
         of = "" if len({cell.dataset for cell in results.sweep.cells}) == 1 else f" of {name}"
-        total = best.cell.records[0].live
+        size = f"{record.live:,} of {best.cell.records[0].live:,} weights ({times(record.compression)})"
         self.say(
-            f"\nBest{of}: {label}{where}: {record.live:,} of {total:,} weights ({record.compression:.1f}x), test accuracy "
-            f"{_percent(record.after_test_accuracy)};\nthe smallest within {100 * cell.max_drop:.1f} percentage points of "
+            f"\nBest{of}: {label}{where}: {size}, test accuracy {_percent(record.after_test_accuracy)};\n"
+            f"the smallest within {100 * cell.max_drop:.1f} percentage points of "
             "the dense networks' accuracy on held-out samples.\n"
             f'Use it: fastprune.load("{results.sweep.folder / results.best_file(name)}").predict(x)'
         )
@@ -173,9 +181,9 @@ class Display:
         notes = list(record.events)
         if any(record.dead_units):
             notes.append(f"dead units {', '.join(map(str, record.dead_units))}")
-        numbers = " ".join(_numbers(record))
+        clock = f"{time.monotonic() - self._began:6.1f} s {task.percentage:3.0f} %"
         self.say(
-            f"{time.monotonic() - self._began:6.1f} s {task.percentage:3.0f} %  {self._label(cell):{self._width}} {numbers}"
+            f"{clock}  {self._label(cell):{self._width}} {' '.join(_numbers(record))}"
             f"{record.seconds:9.2f}  {'; '.join(notes)}".rstrip()
         )
 
@@ -215,7 +223,8 @@ def _percent(accuracy: float | None) -> str:
 def _numbers(record: Record) -> Sequence[str]:
     """Round, degree, accuracies and cost, in columns."""
     pruned, retrained = (
-        "-" if value is None else f"{100 * value:.1f}" for value in (record.before_test_accuracy, record.after_test_accuracy)
+        "-" if value is None else f"{100 * value:.1f}"
+        for value in (record.before_test_accuracy, record.after_test_accuracy)
     )
     cost = "-" if record.after_train_loss is None else f"{record.after_train_loss:.3g}"
     number, degree = (str(record.round), f"{100 * record.prunable_sparsity:.2f} %") if record.round else ("dense", "")

@@ -15,10 +15,10 @@ from typing import Protocol
 
 import numpy as np
 
-from fastprune.datasets import Dataset, load_dataset
+from fastprune.datasets import Dataset
 from fastprune.kernels.jit import is_compiled
 from fastprune.kernels.steps import train_steps
-from fastprune.sweep.cell import Data, Record, Task, advance, check_settings, work
+from fastprune.sweep.cell import Data, Record, Source, Task, advance, read_here, work
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.executors import Processes, cluster
 from fastprune.sweep.store import Progress, Store
@@ -74,20 +74,23 @@ class _Job:
 
 
 def load_data(sweep: Sweep) -> Callable[[Settings], Data]:
-    """Load the data sets of a sweep, and tell those of a cell.
+    """Read the data of a sweep, and tell those of a cell.
 
     Raises
     ------
     ValueError
         If there is no such data set, or it is not for classification.
     """
-    sets: dict[str, Dataset] = {}
-    data: dict[tuple[str, float], Data] = {}
-    for name, holdout in {(cell.dataset, cell.holdout): None for cell in sweep.cells}:
-        if name not in sets:
-            sets[name] = load_dataset(name, sweep.data_dir)
-        data[name, holdout] = Data.of(sets[name], holdout)
-    return lambda cell: data[cell.dataset, cell.holdout]
+    data: dict[Source, Data] = {}
+    for cell in sweep.cells:
+        source = _source(sweep, cell)
+        if source not in data:
+            data[source] = source.read()
+    return lambda cell: data[_source(sweep, cell)]
+
+
+def _source(sweep: Sweep, cell: Settings) -> Source:
+    return Source(cell.dataset, sweep.data_dir, cell.holdout)
 
 
 def execute(
@@ -97,7 +100,7 @@ def execute(
     done: dict[str, Progress],
     observer: Observer,
     executor: Executor | None = None,
-    workers: int | None = None,
+    workers: int = 1,
 ) -> list[Failure]:
     """Run what is not done of a sweep whose store is locked; `done`, as `Store.load` gives it, is kept up to date.
 
@@ -111,11 +114,13 @@ def execute(
     for cell in sweep.cells:
         progress = done.get(cell.digest) or done.get(cell.dense_digest)
         if progress is not None and progress.key != data(cell).key:
-            raise ValueError(f"dataset: expected {cell.dataset!r} as {str(store.folder)!r} was begun with, got other data")
-    rounds = sum(not (cell.digest in done and done[cell.digest].finished) for cell in sweep.cells)
-    with _executor(sweep, max(1, rounds), executor, workers) as (run, count, threads):
+            raise ValueError(
+                f"dataset: expected {cell.dataset!r} as {str(store.folder)!r} was begun with, got other data"
+            )
+    left = sum(not (cell.digest in done and done[cell.digest].finished) for cell in sweep.cells)
+    with _executor(sweep, data, max(1, left), executor, workers) as (run, count, threads):
         observer.begin(sweep, done, count(), threads)
-        if rounds and not is_compiled(train_steps):
+        if left and not is_compiled(train_steps):
             observer.compiling()
             _compile()
         return _Loop(data, store, done, observer, run, count, threads).run(sweep.cells)
@@ -123,25 +128,24 @@ def execute(
 
 @contextmanager
 def _executor(
-    sweep: Sweep, most: int, executor: Executor | None, workers: int | None
+    sweep: Sweep, data: Callable[[Settings], Data], most: int, executor: Executor | None, workers: int
 ) -> Iterator[tuple[Executor, Callable[[], int], int]]:
     """The executor of a sweep, how many tasks it can do at a time, and with how many threads each."""
     if executor is not None:  # the caller's, and not ours to shut down
-        yield executor, lambda: workers or 1, sweep.threads or 1
+        yield executor, lambda: workers, sweep.threads or 1
         return
     if sweep.cluster is not None:
         with cluster(sweep.cluster) as (client, count):
             yield client, count, sweep.threads or 1
         return
     cores = count_threads("jobs", -1)
-    count = min(cores if sweep.jobs == -1 else sweep.jobs, most)
-    processes = Processes(count)
+    jobs = min(cores if sweep.jobs == -1 else sweep.jobs, most)
+    sources = {data(cell).key: _source(sweep, cell) for cell in sweep.cells}
+    processes = Processes(jobs, functools.partial(read_here, sources))
     try:
-        yield processes, lambda: count, sweep.threads or max(1, cores // count)
-        processes.shutdown()
-    except BaseException:
-        processes.shutdown(cancel_futures=True)
-        raise
+        yield processes, lambda: jobs, sweep.threads or max(1, cores // jobs)
+    finally:
+        processes.shutdown(cancel_futures=True)  # at the end, too, nothing is left to do: and it takes no time
 
 
 def _compile() -> None:
@@ -223,7 +227,9 @@ class _Loop:
         if job.round == 0:
             self._done[job.cell.dense_digest] = progress
             cells = self._waiting.pop(job.cell.dense_digest)
-            self._ready.extendleft(_Job(cell, dataclasses.replace(progress, settings=cell), state) for cell in cells[::-1])
+            self._ready.extendleft(
+                _Job(cell, dataclasses.replace(progress, settings=cell), state) for cell in cells[::-1]
+            )
         else:
             self._done[job.cell.digest] = progress
             if not progress.finished:

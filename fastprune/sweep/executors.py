@@ -25,12 +25,15 @@ class Processes(Executor):
     ----------
     count : int
         How many; `submit` waits while all are busy.
+    begin : callable
+        Called in each process before its first task.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, begin: Callable[[], None]) -> None:
+        self._begin = begin
         self._others = set(multiprocessing.active_children())
         self._idle: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
-        self._pools = {_pool() for _ in range(count)}
+        self._pools = {self._pool() for _ in range(count)}
         for pool in self._pools:
             self._idle.put(pool)
 
@@ -59,16 +62,15 @@ class Processes(Executor):
         if not done.cancelled() and isinstance(done.exception(), BrokenProcessPool):
             self._pools.discard(pool)
             pool.shutdown(wait=False)
-            pool = _pool()
+            pool = self._pool()
             self._pools.add(pool)
         self._idle.put(pool)
 
+    def _pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (self._begin,))
 
-def _pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
 
-
-def _begin() -> None:
+def _begin(begin: Callable[[], None]) -> None:
     """Make a worker outlive neither Ctrl-C by a traceback, nor the process that it works for, even killed, at all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     parent = multiprocessing.parent_process()
@@ -79,6 +81,7 @@ def _begin() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    begin()
 
 
 @contextmanager
@@ -101,15 +104,14 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
     try:
         client.wait_for_workers(1, timeout=30)
         threads = client.nthreads()
-        if max(threads.values()) > 1:
+        if (most := max(threads.values())) > 1:
             raise ValueError(
-                f"cluster: expected workers of one task thread each (dask worker --nthreads 1), got {max(threads.values())}"
+                f"cluster: expected workers of one task thread each (dask worker --nthreads 1), got {most}"
             )
         here = versions()
         for worker, there in client.run(versions).items():
             if there != here:
                 raise ValueError(f"cluster: expected workers with {here}, got {worker} with {there}")
-        # A worker is sent the data once, with its first task: what it then knows is not to be looked for in the graph.
         executor = client.get_executor(pure=False)
         try:
             yield executor, lambda: len(client.nthreads())

@@ -53,9 +53,9 @@ class Row:
     seconds: float
 
     @property
-    def compression(self) -> float:
-        """All weights by live weights."""
-        return 1 / (1 - self.sparsity) if self.sparsity < 1 else float("inf")
+    def compression(self) -> float | None:
+        """All weights by live weights; None if there are no live ones."""
+        return 1 / (1 - self.sparsity) if self.sparsity < 1 else None
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,19 @@ class Group:
         for number in range(max(len(cell.records) for cell in self.cells)):
             reached = [(cell.records[0], cell.records[number]) for cell in self.cells if len(cell.records) > number]
             good = [(dense, record) for dense, record in reached if not record.failed]
-            spreads = [
-                Spread.of(values) if values else None
-                for values in (
-                    [record.before_test_accuracy for _, record in good if record.before_test_accuracy is not None],
-                    [_test(record) for _, record in good],
-                    [_test(record) - _test(dense) for dense, record in good] if number else [],
-                )
-            ]
-            held_out = statistics.fmean(held_out_accuracy(record) for _, record in good) if good else None
-            sparsity, seconds = (
-                statistics.fmean(values)
-                for values in zip(*((record.sparsity, record.seconds) for _, record in good or reached), strict=True)
+            shown = [record for _, record in good or reached]
+            row = Row(
+                round=number,
+                seeds=len(good),
+                failed=len(reached) - len(good),
+                sparsity=statistics.fmean(record.sparsity for record in shown),
+                before=_spread([r.before_test_accuracy for _, r in good if r.before_test_accuracy is not None]),
+                after=_spread([_test(record) for _, record in good]),
+                difference=_spread([_test(record) - _test(dense) for dense, record in good] if number else []),
+                held_out=statistics.fmean(held_out_accuracy(record) for _, record in good) if good else None,
+                seconds=statistics.fmean(record.seconds for record in shown),
             )
-            rows.append(Row(number, len(good), len(reached) - len(good), sparsity, *spreads, held_out, seconds))
+            rows.append(row)
         return rows
 
     @property
@@ -116,11 +115,8 @@ class Results:
     @functools.cached_property
     def cells(self) -> list[Progress]:
         """What is done of each cell that is begun, in the order of the grid; if no round is, its dense network."""
-        cells = []
-        for cell in self.sweep.cells:
-            if progress := self.done.get(cell.digest) or self.done.get(cell.dense_digest):
-                cells.append(dataclasses.replace(progress, settings=cell))
-        return cells
+        found = ((cell, self.done.get(cell.digest) or self.done.get(cell.dense_digest)) for cell in self.sweep.cells)
+        return [dataclasses.replace(progress, settings=cell) for cell, progress in found if progress]
 
     @functools.cached_property
     def groups(self) -> list[Group]:
@@ -180,6 +176,15 @@ class Results:
             for record in cell.records:
                 values = settings | record._asdict()
                 yield {name: values[name] for name in COLUMNS}
+
+
+def times(compression: float | None) -> str:
+    """A compression as people read it; None stands for no weights at all."""
+    return "infinite" if compression is None else f"{compression:,.1f}x"
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    return Spread.of(values) if values else None
 
 
 def _field(value: Any) -> Any:

@@ -51,8 +51,8 @@ def run_sweep(
     >>> import tempfile
     >>> from concurrent.futures import ThreadPoolExecutor
     >>> from fastprune.sweep import Sweep, run_sweep
-    >>> with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as executor:
-    ...     sweep = Sweep.of({"hidden": "20", "seeds": [0], "rule": "std", "quality": "0.5,1", "rounds": 2, "out": folder})
+    >>> with tempfile.TemporaryDirectory() as path, ThreadPoolExecutor(1) as executor:
+    ...     sweep = Sweep.of({"hidden": "20", "seeds": 0, "rule": "std", "quality": "0.5,1", "rounds": 2, "out": path})
     ...     results, failures = run_sweep(sweep, executor=executor, quiet=True)
     >>> [round(cell.records[-1].sparsity, 1) for cell in results.cells], failures
     ([0.6, 0.8], [])
@@ -67,6 +67,8 @@ def run_sweep(
         done = store.load(sweep.cells)
         _write(folder / "sweep.toml", sweep.to_toml())
         try:
+            for name, about in {cell.dataset: data(cell) for cell in sweep.cells}.items():
+                display.data(name, about)
             with display:
                 failures = execute(sweep, data, store, done, display, executor, workers)
         except BaseException:

@@ -43,10 +43,7 @@ class Progress:
 
     @property
     def best(self) -> int:
-        """The last round, so the one with the fewest weights, whose held-out accuracy is within `max_drop` of round 0's.
-
-        A failed round is none.
-        """
+        """The last round, that with the fewest weights, whose held-out accuracy is within `max_drop` of round 0's."""
         bar = held_out_accuracy(self.records[0]) - self.settings.max_drop
         good = (record for record in reversed(self.records) if not record.failed and held_out_accuracy(record) >= bar)
         return next(good).round
@@ -124,12 +121,14 @@ class Store:
             try:
                 lock.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError:
-                raise ValueError(f"out: expected a folder that no other command works on, got {self._holder()}") from None
+                raise ValueError(
+                    f"out: expected a folder that no other command works on, got {self._holder()}"
+                ) from None
             for folder in (self.folder, self.store, self._dense, self._rounds, self._cells, self.networks):
                 for part in folder.glob(".*.part"):
                     part.unlink()
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            self._write_text(
+            _write_text(
                 self.store / "holder.json",
                 json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}),
             )
@@ -145,21 +144,21 @@ class Store:
         ValueError
             If a file is damaged.
         """
-        known = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in (self._cells, self._dense)}
+        finished, dense_networks = _names(self._cells), _names(self._dense)
         last: dict[str, int] = {}
-        for name in os.listdir(self._rounds) if self._rounds.is_dir() else ():
+        for name in _names(self._rounds):
             digest, _, number = name.removesuffix(".npz").rpartition("-")
             if name.endswith(".npz"):
                 last[digest] = max(last.get(digest, 0), int(number))
         done: dict[str, Progress] = {}
         for cell in cells:
-            if f"{cell.digest}.json" in known[self._cells]:
+            if f"{cell.digest}.json" in finished:
                 done[cell.digest] = self._read(self._cells / f"{cell.digest}.json", cell)
                 continue
             dense = f"{cell.dense_digest}.npz"
             if cell.digest in last:
                 done[cell.digest] = self._read(self._path(cell, last[cell.digest]), cell)
-            elif dense in known[self._dense] and cell.dense_digest not in done:
+            elif dense in dense_networks and cell.dense_digest not in done:
                 done[cell.dense_digest] = self._read(self._dense / dense, cell)
         return done
 
@@ -185,19 +184,19 @@ class Store:
         OSError
             If it cannot be written. What was written before is still there.
         """
-        cell, round = progress.settings, len(progress.records) - 1
-        keep = {round, progress.best}
-        if round and progress.finished:
-            best = state if progress.best == round else self.state(cell, progress.best)
-            saved_network(cell, best).save(self.network(cell))
-            self._write_text(self._cells / f"{cell.digest}.json", progress.to_json())
+        cell, last, best = progress.settings, progress.records[-1].round, progress.best
+        keep = {self._path(cell, last), self._path(cell, best)}
+        if last and progress.finished:
+            network = saved_network(cell, state if best == last else self.state(cell, best))
+            network.save(self.network(cell))
+            _write_text(self._cells / f"{cell.digest}.json", progress.to_json())
             keep = set()
         else:
-            with atomic_write(self._path(cell, round)) as file:
+            with atomic_write(self._path(cell, last)) as file:
                 np.savez(file, progress=np.array(progress.to_json()), state=np.frombuffer(state, np.uint8))
-        if round:
+        if last:
             for path in self._rounds.glob(f"{cell.digest}-*.npz"):
-                if path not in {self._path(cell, number) for number in keep}:
+                if path not in keep:
                     path.unlink()
 
     def network(self, cell: Settings) -> Path:
@@ -223,14 +222,17 @@ class Store:
             who = "a command that has just begun"
         return f"{str(self.folder)!r}, which is held by {who}"
 
-    @staticmethod
-    def _write_text(path: Path, text: str) -> None:
-        with atomic_write(path) as file:
-            file.write(text.encode())
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"{str(path)!r}: expected what a sweep wrote, got something else ({error}); without this file, what it holds is "
-        "done again"
+        f"{str(path)!r}: expected what a sweep wrote, got something else ({error}); without the file, it is done again"
     )
