@@ -1,9 +1,12 @@
 """What the tests of sweeps share: short ones, the command in a process of its own, and what it wrote."""
 
+import contextlib
 import csv
 import os
 import subprocess
 import sys
+
+import psutil
 
 SHORT = ["--hidden", "20-10", "--seeds", "0,1", "--epochs", "8", "--retrain-epochs", "4", "--rounds", "3"]
 SMALL = [*SHORT, "--q", "40"]
@@ -21,6 +24,16 @@ def sweep(*arguments, cwd, **environment):
 def read(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def workers(pid):
+    """The spawned processes of a process."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any("spawn_main" in part for part in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def outcome(folder):

@@ -17,7 +17,6 @@ from fastprune.pruner import Pruner, RoundRecord, Scores
 from fastprune.sweep.config import Settings
 from fastprune.trainer import Evaluation, State, Trainer
 
-
 Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
 
 

@@ -235,20 +235,17 @@ class Sweep:
         cells would be the same ones several times over.
         """
         axes = [self.axis(name) for name in FIELDS]
-        conditions = [(name, field.metadata["only"]) for name, field in FIELDS.items() if field.metadata["only"]]
         cells: dict[Settings, None] = {}
         for values in itertools.product(*axes):
             given = dict(zip(FIELDS, values, strict=True))
-            for name, only in conditions:
-                if any(given[other] not in names for other, names in only.items()):
-                    given[name] = FIELDS[name].default
-            cells[Settings(**given)] = None
+            used = {name: value if _counts(name, given) else FIELDS[name].default for name, value in given.items()}
+            cells[Settings(**used)] = None
         return list(cells)
 
     @property
     def varying(self) -> list[str]:
-        """The settings, but the seed, that differ from cell to cell."""
-        return [name for name in FIELDS if name != "seed" and len({getattr(cell, name) for cell in self.cells}) > 1]
+        """The settings, but the seed, of which several values are given."""
+        return [name for name in FIELDS if name != "seed" and len(self.axis(name)) > 1]
 
     @property
     def folder(self) -> Path:
@@ -268,7 +265,8 @@ class Sweep:
 
     def label(self, cell: Settings) -> str:
         """What tells a cell from the others, but for its seed."""
-        return " ".join(f"{name}={written(getattr(cell, name))}" for name in self.varying)
+        names = [name for name in self.varying if _counts(name, vars(cell))]
+        return " ".join(f"{FIELDS[name].metadata['key'] or name}={written(getattr(cell, name))}" for name in names)
 
     def axis(self, name: str) -> tuple[Any, ...]:
         """The values of a setting."""
@@ -300,6 +298,11 @@ KEYS = {(field.metadata["key"] or name): name for name, field in FIELDS.items()}
 
 def _default_axis(name: str) -> tuple[Any, ...]:
     return (0, 1, 2, 3, 4) if name == "seed" else (FIELDS[name].default,)
+
+
+def _counts(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting does anything with these others."""
+    return all(settings[other] in names for other, names in FIELDS[name].metadata["only"].items())
 
 
 def written(value: Any) -> str:

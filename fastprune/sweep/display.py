@@ -28,7 +28,7 @@ class Display:
         self._plus_minus = "±" if console.encoding.startswith("utf") else "+-"
         columns = [BarColumn(30), TextColumn("{task.percentage:3.0f} %  {task.fields[cells]}")]
         self._overall = Progress(*columns, TextColumn(" left"), TimeRemainingColumn(), TimeElapsedColumn())
-        self._running: dict[Settings, float] = {}  # since when
+        self._running: dict[Settings, tuple[int, float]] = {}  # the round, and since when
         self._last: dict[Settings, Record] = {}
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -88,7 +88,7 @@ class Display:
 
     def started(self, cell: Settings, round: int) -> None:
         """Open a line."""
-        self._running[cell] = time.monotonic()
+        self._running[cell] = round, time.monotonic()
 
     def finished(self, progress: Cell) -> None:
         """Close a line."""
@@ -188,15 +188,16 @@ class Display:
         )
 
     def _render(self) -> Group:
-        """The bar, and a line for each running cell with what its last round came to."""
+        """The bar, and a line for each running cell: the round it is in, and what the last one came to."""
         grid = Table(box=None, padding=(0, 1, 0, 0), show_header=bool(self._running))
         grid.add_column("running", style="cyan", no_wrap=True)
         for name in ("round", "degree", "pruned", "retrained", "cost", "seconds"):
             grid.add_column(name, justify="right", no_wrap=True)
-        for cell, since in list(self._running.items()):
+        for cell, (number, since) in list(self._running.items()):
             last = self._last.get(cell)
-            numbers = _numbers(last) if last else ["dense", *[""] * 4]
-            grid.add_row(self._label(cell), *numbers, f"{time.monotonic() - since:.0f}")
+            numbers = _numbers(last)[1:] if last else [""] * 4
+            where = f"{number}/{cell.rounds}" if number else "dense"
+            grid.add_row(self._label(cell), where, *numbers, f"{time.monotonic() - since:.0f}")
         return Group(grid, self._overall)
 
     def _spread(self, spread: Spread | None, sign: str = "") -> str:

@@ -93,14 +93,44 @@ def _source(sweep: Sweep, cell: Settings) -> Source:
     return Source(cell.dataset, sweep.data_dir, cell.holdout)
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who runs rounds: an executor, how many it runs at a time, and with how many threads each."""
+
+    executor: Executor
+    count: Callable[[], int]
+    threads: int
+
+
+@contextmanager
+def hired(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
+    """The workers that a sweep names: processes of this machine, each with its share of the cores, or a cluster.
+
+    Raises
+    ------
+    ValueError
+        If there is no such cluster.
+    """
+    if sweep.cluster is not None:
+        with cluster(sweep.cluster) as (executor, count):
+            yield Workers(executor, count, sweep.threads or 1)
+        return
+    cores = count_threads("jobs", -1)
+    jobs = min(cores if sweep.jobs == -1 else sweep.jobs, len(sweep.cells))
+    processes = Processes(jobs, functools.partial(read_here, {data(c).key: _source(sweep, c) for c in sweep.cells}))
+    try:
+        yield Workers(processes, lambda: jobs, sweep.threads or max(1, cores // jobs))
+    finally:
+        processes.shutdown(cancel_futures=True)  # at the end, too, nothing is left to do: and it takes no time
+
+
 def execute(
     sweep: Sweep,
     data: Callable[[Settings], Data],
     store: Store,
     done: dict[str, Progress],
     observer: Observer,
-    executor: Executor | None = None,
-    workers: int = 1,
+    workers: Workers,
 ) -> list[Failure]:
     """Run what is not done of a sweep whose store is locked; `done`, as `Store.load` gives it, is kept up to date.
 
@@ -117,35 +147,12 @@ def execute(
             raise ValueError(
                 f"dataset: expected {cell.dataset!r} as {str(store.folder)!r} was begun with, got other data"
             )
-    left = sum(not (cell.digest in done and done[cell.digest].finished) for cell in sweep.cells)
-    with _executor(sweep, data, max(1, left), executor, workers) as (run, count, threads):
-        observer.begin(sweep, done, count(), threads)
-        if left and not is_compiled(train_steps):
-            observer.compiling()
-            _compile()
-        return _Loop(data, store, done, observer, run, count, threads).run(sweep.cells)
-
-
-@contextmanager
-def _executor(
-    sweep: Sweep, data: Callable[[Settings], Data], most: int, executor: Executor | None, workers: int
-) -> Iterator[tuple[Executor, Callable[[], int], int]]:
-    """The executor of a sweep, how many tasks it can do at a time, and with how many threads each."""
-    if executor is not None:  # the caller's, and not ours to shut down
-        yield executor, lambda: workers, sweep.threads or 1
-        return
-    if sweep.cluster is not None:
-        with cluster(sweep.cluster) as (client, count):
-            yield client, count, sweep.threads or 1
-        return
-    cores = count_threads("jobs", -1)
-    jobs = min(cores if sweep.jobs == -1 else sweep.jobs, most)
-    sources = {data(cell).key: _source(sweep, cell) for cell in sweep.cells}
-    processes = Processes(jobs, functools.partial(read_here, sources))
-    try:
-        yield processes, lambda: jobs, sweep.threads or max(1, cores // jobs)
-    finally:
-        processes.shutdown(cancel_futures=True)  # at the end, too, nothing is left to do: and it takes no time
+    observer.begin(sweep, done, workers.count(), workers.threads)
+    left = any(cell.digest not in done or not done[cell.digest].finished for cell in sweep.cells)
+    if left and not is_compiled(train_steps):
+        observer.compiling()
+        _compile()
+    return _Loop(data, store, done, observer, workers).run(sweep.cells)
 
 
 def _compile() -> None:
@@ -168,12 +175,10 @@ class _Loop:
         store: Store,
         done: dict[str, Progress],
         observer: Observer,
-        executor: Executor,
-        workers: Callable[[], int],
-        threads: int,
+        workers: Workers,
     ) -> None:
         self._data, self._store, self._done, self._observer = data, store, done, observer
-        self._executor, self._workers, self._threads = executor, workers, threads
+        self._workers = workers
         self._ready: deque[_Job] = deque()  # a cell that is under way comes before the next one
         self._waiting: dict[str, list[Settings]] = {}  # for a dense network
         self._running: dict[Future[tuple[bytes, Record] | None], _Job] = {}
@@ -193,21 +198,20 @@ class _Loop:
                 self._waiting[cell.dense_digest] = [cell]
                 self._ready.append(_Job(cell, None))
         while self._ready or self._running:
-            while self._ready and len(self._running) < self._workers():
+            while self._ready and len(self._running) < self._workers.count():
                 job = self._ready.popleft()
                 self._observer.started(job.cell, job.round)
-                if job.progress is not None and job.state is None:
-                    kept = job.round - 1
-                    job.state = self._store.state(job.cell, kept)
+                if job.round and job.state is None:
+                    job.state = self._store.state(job.cell, job.round - 1)
                 self._submit(job)
             for future in wait(self._running, return_when=FIRST_COMPLETED).done:
                 self._take(future, self._running.pop(future))
         return self._failures
 
     def _submit(self, job: _Job, data: Data | None = None) -> None:
-        task = Task(job.cell, job.round, job.state, self._threads, self._data(job.cell).key, data)
+        task = Task(job.cell, job.round, job.state, self._workers.threads, self._data(job.cell).key, data)
         try:
-            self._running[self._executor.submit(work, task)] = job
+            self._running[self._workers.executor.submit(work, task)] = job
         except (BrokenExecutor, RuntimeError) as error:
             raise ConnectionError(f"executor: expected it to take tasks, got {_text(error)}") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastprune.files import atomic_write
 from fastprune.sweep.cell import check_settings
 from fastprune.sweep.config import Sweep, read_toml
-from fastprune.sweep.engine import Failure, execute, load_data
+from fastprune.sweep.engine import Failure, Workers, execute, hired, load_data
 from fastprune.sweep.report import write_report
 from fastprune.sweep.results import Results
 from fastprune.sweep.store import Store
@@ -63,14 +63,15 @@ def run_sweep(
     data = load_data(sweep)
     check_settings(sweep.cells, data)
     folder, store = sweep.folder, Store(sweep.folder)
-    with store.locked():
+    given = executor and Workers(executor, lambda: workers, sweep.threads or 1)
+    with contextlib.nullcontext(given) if given else hired(sweep, data) as those, store.locked():
         done = store.load(sweep.cells)
         _write(folder / "sweep.toml", sweep.to_toml())
         try:
             for name, about in {cell.dataset: data(cell) for cell in sweep.cells}.items():
                 display.data(name, about)
             with display:
-                failures = execute(sweep, data, store, done, display, executor, workers)
+                failures = execute(sweep, data, store, done, display, those)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 Results(sweep, done).write(folder)

@@ -1,0 +1,203 @@
+"""The settings of a sweep: what flags and files may say, which cells they make, and how these are called."""
+
+import math
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastprune.sweep import Settings, Sweep
+from fastprune.sweep.config import parse
+
+
+def cells(**values):
+    return Sweep.of(values).cells
+
+
+def test_without_anything_it_is_five_seeds_of_the_defaults():
+    assert cells() == [Settings(seed=seed) for seed in range(5)]
+
+
+def test_the_grid_is_the_product_of_the_values_given():
+    made = cells(hidden="20,300-100,none", l2=[0.0, 1e-4], seeds="7,8")
+    expected = [
+        Settings(hidden=hidden, l2=l2, seed=seed)
+        for hidden in ((20,), (300, 100), ())
+        for l2 in (0.0, 1e-4)
+        for seed in (7, 8)
+    ]
+    assert made == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "values"),
+    [
+        ("seeds", "0:9:4", [0, 3, 6, 9]),
+        ("seeds", "3:3:1", [3]),
+        ("seeds", "5,0:2:3", [5, 0, 1, 2]),
+        ("rounds", "9:3:3", [9, 6, 3]),
+        ("momentum", "0:0.9:4", [0.0, 0.3, 0.6, 0.9]),
+        ("learning_rate", "0.1:0.3:3", [0.1, 0.2, 0.3]),
+        ("ignored_layers", "none,-1,0-1,0--1", [(), (-1,), (0, 1), (0, -1)]),
+    ],
+)
+def test_ranges_and_lists(key, text, values):
+    sweep = Sweep.of({"hidden": "5-5", key: text})
+    assert list(sweep.axis("seed" if key == "seeds" else key)) == values
+
+
+@given(st.integers(-50, 50), st.integers(-50, 50), st.integers(2, 40))
+def test_a_range_has_its_ends_and_equal_distances(start, stop, count):
+    if start == stop:
+        return
+    values = Sweep.of({"l1": f"{start}:{stop}:{count}"}).axis("l1")
+    assert len(values) == count
+    assert values[0] == start
+    assert values[-1] == stop
+    np.testing.assert_allclose(np.diff(values), (stop - start) / (count - 1), rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lerning_rate": 0.1}, "lerning_rate: expected the name of a setting; the nearest is learning_rate"),
+        ({"seed": [1]}, "seed: expected the name of a setting; the nearest is seeds"),
+        ({"xyzzy": 1}, "xyzzy: expected the name of a setting$"),
+        ({"seeds": "0:1:3"}, "seeds: expected whole numbers, got '0:1:3'"),
+        ({"seeds": "0:1:0"}, "seeds: expected whole numbers, got '0:1:0'"),
+        ({"seeds": "0:1"}, "seeds: expected whole numbers, got '0:1'"),
+        ({"seeds": 0.5}, "seeds: expected whole numbers, got 0.5"),
+        ({"rounds": True}, "rounds: expected whole numbers, got True"),
+        ({"q": "many"}, "q: expected numbers, got 'many'"),
+        ({"q": [[20]]}, r"q: expected numbers, got \[20\]"),
+        ({"q": math.nan}, "q: expected a number"),
+        ({"hidden": [300, 100]}, "hidden: expected whole numbers with dashes between, or none, got 300"),
+        ({"hidden": "3--"}, "hidden: expected whole numbers with dashes between, or none, got '3--'"),
+        ({"scope": "here"}, "scope: expected one of 'layer', 'global', got 'here'"),
+        ({"schedule": "cubic", "rule": "sparsity"}, "schedule: expected one of 'polynomial'"),
+        ({"seeds": []}, r"seeds: expected at least one value, none of them twice, got \[\]"),
+        ({"quality": 1.0}, "quality: expected --rule std with it, got --rule percentile"),
+        ({"sparsity": 0.9}, "sparsity: expected --rule sparsity with it, got --rule percentile"),
+        (
+            {"rule": "sparsity", "layer_rates": "lamp"},
+            "layer_rates: expected --scope layer with it, got --scope global",
+        ),
+        (
+            {"rule": "std", "criterion": "random"},
+            "criterion: expected --rule percentile or sparsity with it, got --rule",
+        ),
+        ({"dataset": "a/own.csv,b/own.csv"}, "dataset: expected different names, got a/own.csv, b/own.csv"),
+        ({"jobs": "1,2"}, "jobs: expected one value, got '1,2'"),
+        ({"out": 3}, "out: expected text, got 3"),
+        ({"jobs": -2}, "jobs: expected an integer of at least 1, got -2"),
+    ],
+)
+def test_bad_values(values, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Sweep.of(values)
+
+
+def test_a_setting_makes_cells_only_where_it_does_anything():
+    made = cells(rule="percentile,std", q="20,40", quality="0.5,1", seeds=0)
+    assert [(cell.rule, cell.q, cell.quality) for cell in made] == [
+        ("percentile", 20.0, 0.5),
+        ("percentile", 40.0, 0.5),
+        ("std", 20.0, 0.5),
+        ("std", 20.0, 1.0),
+    ]
+    made = cells(rule="sparsity", scope="global,layer", layer_rates="uniform,lamp", seeds=0)
+    assert [(cell.scope, cell.layer_rates) for cell in made] == [
+        ("global", "uniform"),
+        ("layer", "uniform"),
+        ("layer", "lamp"),
+    ]
+
+
+def test_a_cell_is_named_by_what_differs_from_the_defaults():
+    """The names are written down: they are those of files that may be years old, and must not change."""
+    assert Settings().digest == "44136fa355b3"
+    assert Settings(seed=1).digest == "a4bbadc1c789"
+    assert Settings(rule="std", quality=0.5).digest == "4cd4f8850a40"
+    assert Settings(hidden=(300, 100)).digest == Settings().digest
+    names = [cell.digest for cell in cells(q="10:50:9", hidden="20,30", seeds="0:99:100")]
+    assert len(set(names)) == len(names) == 1800
+
+
+def test_the_dense_network_is_that_of_what_it_depends_on():
+    cell = Settings(seed=3, l2=0.01)
+    for same in ({"rule": "std"}, {"q": 1.0}, {"rounds": 2}, {"retrain_epochs": 1}, {"max_drop": 0.5}, {"min_keep": 1}):
+        assert replace(cell, **same).dense_digest == cell.dense_digest
+        assert replace(cell, **same).digest != cell.digest
+    for other in ({"seed": 4}, {"l2": 0.1}, {"epochs": 2}, {"dataset": "wine"}, {"hidden": (3,)}, {"dropout": 0.1}):
+        assert replace(cell, **other).dense_digest != cell.dense_digest
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"q": [20, 30.5], "hidden": [[300, 100], [50], []], "dataset": 'a "quoted" name.csv', "jobs": 3},
+        {"rule": "std", "quality": "0.1:1:10", "ignored_layers": "-1", "cluster": "tcp://127.0.0.1:8786"},
+        {"l2": 1e-7, "seeds": [2**63], "out": "some/where"},
+    ],
+)
+def test_a_sweep_as_a_file_is_the_same_sweep(values):
+    sweep = Sweep.of(values)
+    again = Sweep.of(tomllib.loads(sweep.to_toml()))
+    assert again == replace(sweep, out=str(sweep.folder))
+    assert again.cells == sweep.cells
+
+
+def test_flags_and_files_say_the_same_and_flags_go_first(tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        'rule = ["percentile", "std"]\nq = 30\nquality = "0.5:1:2"\nhidden = ["20-10", [40]]\nseeds = [0, 1]\n'
+    )
+    flags = ["--rule", "percentile,std", "--q", "30", "--quality", "0.5:1:2", "--hidden", "20-10,40"]
+    assert parse(["--config", str(file)]).sweep == parse([*flags, "--seeds", "0,1"]).sweep
+    assert parse(["--config", str(file), "--seeds", "5"]).sweep == parse([*flags, "--seeds", "5"]).sweep
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q = ", "config: expected a TOML file of settings, got .*Invalid value"),
+        ("qu = 3", "qu: expected the name of a setting; the nearest is q"),
+        ("[data]\nq = 3", "data: expected the name of a setting; the nearest is dataset"),
+    ],
+)
+def test_bad_files(tmp_path, text, message):
+    file = tmp_path / "sweep.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        parse(["--config", str(file)])
+
+
+def test_folders():
+    assert parse([]).out == Path("runs/digits")
+    assert re.fullmatch("runs/digits-[0-9a-f]{12}", str(parse(["--q", "30"]).out))
+    assert parse(["--q", "30"]).out != parse(["--q", "31"]).out
+    assert parse(["--q", "30"]).out == parse(["--q", "30.0"]).out
+    assert parse(["--dataset", "/some/own.csv"]).out == Path("runs/some_own.csv")
+    assert parse(["--dataset", "../own.csv,wine"]).out == Path("runs/own.csv-wine")
+    assert parse(["--out", "x"]).out == Path("x")
+    assert parse(["--preset", "han2015"]).out == Path("runs/han2015")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "numbers"),
+    [
+        ("linear", [0.3, 0.6, 0.9]),
+        ("constant", [0.9, 0.9, 0.9]),
+        ("geometric", [1 - 0.1 ** (1 / 3), 1 - 0.1 ** (2 / 3), 0.9]),
+        ("polynomial", [0.9 - 0.9 * (2 / 3) ** 3, 0.9 - 0.9 * (1 / 3) ** 3, 0.9]),
+    ],
+)
+def test_schedules(schedule, numbers):
+    settings = Settings(rule="sparsity", final_sparsity=0.9, rounds=3, schedule=schedule)
+    assert list(settings.amounts) == pytest.approx(numbers)

@@ -1,0 +1,306 @@
+"""That nothing is lost: killed, stopped or out of room, a sweep goes on, and ends as if nothing had been."""
+
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+from sweeps import SMALL, command, outcome, read, sweep, workers
+
+import fastprune as fp
+from fastprune.sweep import Settings, Sweep
+from fastprune.sweep.__main__ import main
+from fastprune.sweep.cell import Record
+from fastprune.sweep.store import Progress, Store
+
+# Two cells of one dense network, two of another; the last rounds do not hold up, so that an earlier network is kept.
+GRID = [*SMALL, "--rule", "percentile,std", "--rounds", "5", "--q", "60", "--jobs", "2"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What the grid comes to if nothing happens."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    result = sweep(*GRID, "--out", folder, cwd=folder.parent)
+    assert (result.returncode, result.stderr) == (0, "")
+    return folder
+
+
+def test_the_grid_is_one_worth_stopping(whole):
+    rows = read(whole / "results.csv")
+    assert len(rows) == 4 * 6
+    for path in (whole / "networks").iterdir():
+        last = [row for row in rows if row["cell"] == path.stem][-1]
+        assert fp.load(path).live_weights >= int(last["live"])
+    lives = {path.stem: fp.load(path).live_weights for path in (whole / "networks").iterdir()}
+    assert any(lives[row["cell"]] > int(row["live"]) for row in rows if row["round"] == "5")
+
+
+def test_killed_twenty_times_at_random_it_ends_the_same(whole, tmp_path):
+    """SIGKILL to the command, which takes its workers along. Each time, what is on disk is whole."""
+    chance = random.Random(5)
+    folder = tmp_path / "out"
+    kills, hurry = 0, 1.0
+    while kills < 20:
+        process = subprocess.Popen([*command(*GRID), "--out", str(folder), "--quiet"], cwd=tmp_path)
+        try:
+            process.wait(chance.uniform(0.4, 2.0 + hurry))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        else:
+            assert process.returncode == 0
+            assert outcome(folder) == outcome(whole)
+            shutil.rmtree(folder)
+            hurry *= 0.7
+    result = sweep(*GRID, "--out", folder, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert outcome(folder) == outcome(whole)
+    assert not list((folder / "store" / "rounds").iterdir())
+    assert not [path for path in folder.rglob("*") if path.name.endswith(".part")]
+
+
+def test_killed_in_each_of_its_writes_it_ends_the_same(whole, tmp_path):
+    """Not at random: the process kills itself before, in the middle of, and after each of the writes in turn."""
+    code = """
+import os, sys
+import fastprune.files as files
+from fastprune.sweep.__main__ import main
+sync, at, count = os.fsync, int(sys.argv[1]), 0
+def kill(handle):
+    global count
+    count += 1
+    if count == at:
+        os.kill(os.getpid(), 9)
+    sync(handle)
+if __name__ == "__main__":
+    os.fsync = kill
+    sys.exit(main(sys.argv[2:]))
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    folder = tmp_path / "out"
+    line = [sys.executable, str(script), "{}", *GRID, "--out", str(folder), "--quiet"]
+    kills = 0
+    while True:
+        at = 6 + 3 * kills  # further each time: before a file is synced, or after it got its name
+        line[2] = str(at)
+        code = subprocess.run(line, cwd=tmp_path, check=False).returncode
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+    assert 5 <= kills < 40
+    result = sweep(*GRID, "--out", folder, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert outcome(folder) == outcome(whole)
+
+
+def test_what_is_finished_is_not_done_again(whole, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "networks").iterdir()}
+    result = sweep(*GRID, "--out", folder, cwd=tmp_path)
+    assert result.returncode == 0
+    assert "4 cells (4 done before)" in result.stdout
+    assert " s  100 %" not in result.stdout
+    assert stamps == {path: path.stat().st_mtime_ns for path in (folder / "networks").iterdir()}
+    assert outcome(folder) == outcome(whole)
+
+
+def test_a_larger_grid_takes_over_what_a_smaller_one_has_done(whole, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    result = sweep(*GRID, "--seeds", "0,1,2", "--out", folder, cwd=tmp_path)
+    assert result.returncode == 0
+    assert "6 cells (4 done before)" in result.stdout
+    assert not re.search(r"%  rule=\w+ seed=[01] ", result.stdout)
+    assert {row["seed"] for row in read(folder / "results.csv")} == {"0", "1", "2"}
+
+
+def test_the_number_of_workers_and_threads_makes_no_difference(whole, tmp_path):
+    for workers, threads in ((1, 1), (1, 2), (3, 1)):
+        folder = tmp_path / f"{workers}-{threads}"
+        arguments = [*GRID, "--jobs", workers, "--threads", threads, "--out", folder, "--quiet"]
+        assert sweep(*arguments, cwd=tmp_path).returncode == 0
+        assert outcome(folder) == outcome(whole)
+
+
+def test_a_second_command_on_a_folder_refuses_and_says_who_holds_it(tmp_path):
+    long = [*SMALL, "--epochs", "20000", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command(*long), cwd=tmp_path, stdout=subprocess.PIPE) as first:
+        try:
+            while not (tmp_path / "out" / "store" / "holder.json").exists():
+                time.sleep(0.05)
+            second = sweep(*long, cwd=tmp_path)
+            third = sweep("report", tmp_path / "out", cwd=tmp_path)
+        finally:
+            first.send_signal(signal.SIGINT)
+    assert second.returncode == 2
+    assert second.stdout == ""
+    message = (
+        rf"out: expected a folder that no other command works on, got '.*out', which is held by process {first.pid}"
+    )
+    assert re.fullmatch(rf"fastprune.sweep: {message} on \S+, since [-\d]+ [:\d]+\n", second.stderr)
+    assert "report: expected a sweep with a finished round" in third.stderr  # reading is no conflict
+    third = sweep(*SMALL, "--out", tmp_path / "out", cwd=tmp_path)  # and the lock went with its holder
+    assert third.returncode == 0
+
+
+def test_a_file_too_large_is_one_error_and_loses_nothing(whole, tmp_path):
+    """A limit on file sizes makes real writes fail, as a quota does."""
+    resource = pytest.importorskip("resource")
+    folder = tmp_path / "out"
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+
+    line = [*command(*GRID), "--out", str(folder), "--quiet"]
+    result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit, check=False)
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"fastprune.sweep: \[Errno 27\] File too large: '.*\.npz'; what was finished is kept, and the same command "
+        r"goes on from there\n",
+        result.stderr,
+    )
+    assert sweep(*GRID, "--out", folder, cwd=tmp_path).returncode == 0
+    assert outcome(folder) == outcome(whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB, where the tests may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if mount is None or subprocess.run([mount, *options], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_error_and_loses_nothing(whole, small_disk, tmp_path):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 200_000)
+    arguments = [*GRID, "--hidden", "100", "--out", small_disk / "out"]
+    result = sweep(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert re.fullmatch(r"fastprune.sweep: \[Errno 28\] No space left on device: '.*'; what was .*\n", result.stderr)
+    done = Store(small_disk / "out").load(Sweep.of({"hidden": "100"}).cells)  # whatever is there can be read
+    assert len(done) <= 4
+    ballast.unlink()
+    shutil.copytree(small_disk / "out", tmp_path / "out", ignore=shutil.ignore_patterns("lock.db"))
+    arguments[-1] = tmp_path / "out"
+    assert sweep(*arguments, cwd=tmp_path).returncode == 0
+    assert sweep(*arguments[:-1], tmp_path / "other", cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "other")
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_error(whole, small_disk, tmp_path):
+    shutil.copytree(whole / "store", small_disk / "out" / "store")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    result = sweep(*GRID, "--out", small_disk / "out", cwd=tmp_path)
+    assert result.returncode == 2
+    assert re.fullmatch(r"fastprune.sweep: \[Errno 30\] Read-only file system: '.*'; what was .*\n", result.stderr)
+
+
+def test_other_data_under_the_same_name_are_refused(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        np.savetxt(tmp_path / "own.csv", np.c_[rng.normal(size=(60, 3)), np.arange(60) % 3], delimiter=",")
+        code = main([*SMALL, "--dataset", str(tmp_path / "own.csv"), "--out", str(tmp_path / "out"), "--quiet"])
+        assert code == (2 if number else 0)
+    assert "own.csv' as '" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("store/cells/*.json", b""),
+        ("store/cells/*.json", b"{}"),
+        ("store/cells/*.json", b"[1]"),
+        ("store/dense/*.npz", b"PK"),
+    ],
+)
+def test_a_damaged_file_is_named(whole, tmp_path, name, content, capsys):
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    if "dense" in name:
+        shutil.rmtree(folder / "store" / "cells")
+    path = sorted(folder.glob(name))[0]
+    path.write_bytes(content)
+    assert main([*GRID, "--out", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "without the file, it is done again" in error
+    path.unlink()
+    assert main([*GRID, "--out", str(folder), "--quiet"]) == 0
+    assert outcome(folder) == outcome(whole)
+
+
+def test_a_cell_of_other_defaults_is_not_taken_for_this_one(whole, tmp_path):
+    """A digest leaves defaults out: should they change one day, what was made with the old ones is told apart."""
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    path = sorted((folder / "store" / "cells").iterdir())[0]
+    content = json.loads(path.read_bytes())
+    content["settings"]["momentum"] = 0.5
+    path.write_text(json.dumps(content))
+    result = sweep(*GRID, "--out", folder, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "the record of a cell with momentum = 0.5, not 0.9" in result.stderr
+
+
+def record(number, accuracy, failed=False):
+    values = dict.fromkeys(Record._fields, 0)
+    values |= {"round": number, "after_validation_accuracy": None if failed else accuracy, "failed": failed}
+    return Record(**values)
+
+
+def test_the_best_round_is_the_last_that_holds_up():
+    cell = Settings(rounds=4, max_drop=0.01)
+    progress = Progress(cell, "", (record(0, 0.90), record(1, 0.88), record(2, 0.895), record(3, 0.85)))
+    assert (progress.best, progress.finished) == (2, False)
+    assert progress.with_(record(4, 0.89)).best == 4  # 0.89 is 0.01 less than 0.90
+    assert progress.with_(record(4, 0.95, failed=True)).best == 2
+    assert progress.with_(record(4, 0.95, failed=True)).finished
+    assert replace(progress, settings=replace(cell, max_drop=0.05)).best == 3
+    assert replace(progress, settings=replace(cell, rounds=3)).finished
+
+
+def test_progress_as_text_is_the_same_progress():
+    cell = Settings(hidden=(3, 2), seed=4)
+    progress = Progress(cell, "abc", (record(0, 0.9)._replace(layer_sparsity=[0.1, 0.2], events=["failed"]),))
+    assert Progress.from_json(progress.to_json(), cell) == progress
+    other = replace(cell, q=3.0)  # shares the dense network
+    assert Progress.from_json(progress.to_json(), other) == replace(progress, settings=other)
+    with pytest.raises(ValueError, match=r"the record of a cell with hidden = \[3, 2\], not \(3,\)"):
+        Progress.from_json(progress.to_json(), replace(cell, hidden=(3,)))
+
+
+def test_no_process_outlives_a_killed_command(tmp_path):
+    script = "import sys; from fastprune.sweep.__main__ import main\nif __name__ == '__main__': main(sys.argv[1:])"
+    (tmp_path / "script.py").write_text(script)
+    arguments = [*SMALL, "--epochs", "100000", "--jobs", "2", "--quiet", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), *arguments], cwd=tmp_path)
+
+    while len(working := workers(process.pid)) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.5)  # they are at work
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(working, timeout=10)
+    assert not alive
+    assert not list((tmp_path / "out" / "store" / "cells").iterdir())

@@ -1,0 +1,261 @@
+"""Who runs rounds: processes that die, a Dask cluster whose workers die, and an executor that a script brings."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+from sweeps import SMALL, command, outcome, sweep, workers
+
+from fastprune.sweep import Sweep, engine, run_sweep
+from fastprune.sweep.executors import Processes
+
+GRID = [*SMALL, "--rule", "percentile,std", "--seeds", "0,1,2"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    assert sweep(*GRID, "--out", folder, "--quiet", cwd=folder.parent).returncode == 0
+    return folder
+
+
+def nothing():
+    """Begin nothing."""
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def double(value):
+    return 2 * value
+
+
+@contextlib.contextmanager
+def processes(count):
+    executor = Processes(count, nothing)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def test_a_process_that_dies_takes_only_its_own_task_along():
+    with processes(2) as executor:
+        slow = executor.submit(time.sleep, 1.0)
+        lost = executor.submit(die)
+        with pytest.raises(BrokenProcessPool):
+            lost.result()
+        again = [executor.submit(double, number) for number in range(5)]  # by the other one's successor, meanwhile
+        assert [future.result() for future in again] == [0, 2, 4, 6, 8]
+        assert slow.result() is None
+
+
+def test_a_process_that_dies_idle_is_replaced_too():
+    with processes(1) as executor:
+        pid = executor.submit(os.getpid).result()
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.5)
+        with contextlib.suppress(BrokenProcessPool):
+            executor.submit(double, 1).result()
+        assert executor.submit(double, 4).result() == 8
+
+
+def test_processes_end_at_once_when_told_to():
+    executor = Processes(2, nothing)
+    pids = [executor.submit(os.getpid).result() for _ in range(2)]
+    future = executor.submit(time.sleep, 60)
+    began = time.monotonic()
+    executor.shutdown(cancel_futures=True)
+    with pytest.raises(BrokenProcessPool):
+        future.result()
+    assert time.monotonic() - began < 20
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_workers_do_not_mind_ctrl_c():
+    with processes(1) as executor:
+        future = executor.submit(time.sleep, 1.0)
+        time.sleep(0.6)
+        (child,) = workers(os.getpid())
+        child.send_signal(signal.SIGINT)
+        assert future.result() is None
+        assert executor.submit(os.getpid).result() == child.pid
+
+
+class Unlucky(Executor):
+    """Runs tasks at once; those of some cells fail, some number of times."""
+
+    def __init__(self, failures):
+        self.failures, self.calls = failures, []
+
+    def submit(self, fn, task):
+        future = Future()
+        name = task.settings.seed, task.round
+        if task.data is not None or name not in self.calls:
+            self.calls.append(name)
+        if self.failures.get(name, 0) > 0:
+            self.failures[name] -= 1
+            future.set_exception(RuntimeError("out of luck"))
+        else:
+            try:
+                future.set_result(fn(task))
+            except Exception as error:
+                future.set_exception(error)
+        return future
+
+
+def small(folder, **more):
+    grid = {"hidden": "20-10", "seeds": "0,1,2", "epochs": 8, "retrain_epochs": 4, "rounds": 3, "q": 40}
+    return Sweep.of({**grid, "out": str(folder), **more})
+
+
+def test_a_round_is_retried_so_often_and_then_given_up(tmp_path):
+    sweep = small(tmp_path)
+    failures = {(0, 2): engine.RETRIES, (1, 1): engine.RETRIES + 1, (2, 0): 99}
+    results, failed = run_sweep(sweep, executor=Unlucky(failures), quiet=True)
+    assert [(failure.cells[0].seed, failure.round, failure.message) for failure in failed] == [
+        (1, 1, "RuntimeError: out of luck"),
+        (2, 0, "RuntimeError: out of luck"),
+    ]
+    assert [(cell.settings.seed, len(cell.records)) for cell in results.cells] == [(0, 4), (1, 1)]
+    assert failures == {(0, 2): 0, (1, 1): 0, (2, 0): 99 - engine.RETRIES - 1}
+    results, failed = run_sweep(sweep, executor=Unlucky({}), quiet=True)  # and another time it may do
+    assert not failed
+    assert [len(cell.records) for cell in results.cells] == [4, 4, 4]
+
+
+def test_a_divergence_is_not_retried(tmp_path):
+    executor = Unlucky({})
+    _, failed = run_sweep(small(tmp_path, learning_rate=1e30, seeds=0), executor=executor, quiet=True)
+    assert executor.calls == [(0, 0)] * 2  # asked for the data, once
+    assert failed[0].message.startswith("the loss became")
+
+
+def test_the_rounds_of_a_cell_come_before_the_next_cell(tmp_path):
+    executor = Unlucky({})
+    run_sweep(small(tmp_path), executor=executor, quiet=True)
+    assert list(dict.fromkeys(executor.calls)) == [(seed, number) for seed in range(3) for number in range(4)]
+
+
+def test_an_executor_that_breaks_is_one_error_and_loses_nothing(tmp_path, whole):
+    class Breaking(Unlucky):
+        def submit(self, fn, task):
+            if len(self.calls) > 5:
+                raise BrokenProcessPool("all are gone")
+            return super().submit(fn, task)
+
+    with pytest.raises(
+        ConnectionError, match="executor: expected it to take tasks, got BrokenProcessPool: all are gone"
+    ):
+        run_sweep(small(tmp_path), executor=Breaking({}), quiet=True)
+    assert (tmp_path / "results.csv").read_text().count("\n") > 4
+    sweep = small(tmp_path, rule="percentile,std")
+    run_sweep(sweep, executor=Unlucky({}), quiet=True)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_an_executor_of_a_script(tmp_path, whole):
+    """As the README has it, with the one at hand."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from fastprune.sweep import Sweep, run_sweep\n"
+        "if __name__ == '__main__':\n"
+        "    grid = {'hidden': '20-10', 'seeds': '0,1,2', 'epochs': 8, 'retrain_epochs': 4, 'rounds': 3, 'q': 40,\n"
+        "            'rule': ['percentile', 'std'], 'out': 'out'}\n"
+        "    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as executor:\n"
+        "        results, failures = run_sweep(Sweep.of(grid), executor=executor, workers=2, quiet=True)\n"
+        "    print(len(results.cells), len(failures))\n"
+    )
+    line = [sys.executable, "-W", "error", str(script)]
+    result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("6 0\n", "")
+    assert outcome(tmp_path / "out") == outcome(whole)
+
+
+def test_a_worker_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, whole):
+    """The workers of a running command are killed, one after the other."""
+    line = [*command(*GRID), "--jobs", "2", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        killed, seen = 0, ""
+        for text in process.stdout:
+            seen += text
+            if " round " not in text and re.search(r"seed=\d +[12] ", text) and killed < 4:
+                if found := workers(process.pid):
+                    found[killed % len(found)].kill()
+                    killed += 1
+        errors = process.stderr.read()
+    assert killed == 4
+    assert (process.returncode, [text for text in errors.splitlines() if "resource_tracker" not in text]) == (0, [])
+    assert outcome(tmp_path / "out") == outcome(whole)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and two workers of one thread each, as processes on this machine, in folders of their own."""
+    pytest.importorskip("distributed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path / "cluster.log").open("w")
+    running = []
+
+    def start(*arguments, name):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        line = [sys.executable, "-m", *map(str, arguments)]
+        running.append(subprocess.Popen(line, cwd=folder, stdout=log, stderr=log))
+        return running[-1]
+
+    address = f"tcp://127.0.0.1:{port}"
+    start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", name="scheduler")
+
+    def worker(name, threads=1):
+        arguments = ["--nthreads", threads, "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--name", name]
+        return start("distributed.cli.dask_worker", address, *arguments, name=name)
+
+    yield address, worker
+    for process in running:
+        process.kill()
+        process.wait()
+    log.close()
+
+
+def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_path, whole, cluster):
+    address, worker = cluster
+    victim, _ = worker("first"), worker("second")
+    line = [*command(*GRID), "--cluster", address, "--out", str(tmp_path / "out")]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        seen = ""
+        for text in process.stdout:
+            seen += text
+            if re.search(r"seed=0 +2 ", text) and victim.poll() is None:
+                victim.kill()
+        errors = process.stderr.read()
+    assert process.returncode == 0, errors
+    assert victim.wait() == -signal.SIGKILL
+    assert "6 cells, 2 workers" in seen
+    assert outcome(tmp_path / "out") == outcome(whole)
+
+
+def test_workers_of_several_threads_are_refused(tmp_path, cluster):
+    address, worker = cluster
+    worker("first", threads=2)
+    result = sweep(*GRID, "--cluster", address, "--out", tmp_path / "out", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "fastprune.sweep: cluster: expected workers of one task thread each (dask worker --nthreads 1), got 2\n"
+    )
+    assert not (tmp_path / "out").exists()
