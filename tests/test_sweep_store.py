@@ -128,9 +128,9 @@ def test_a_larger_grid_takes_over_what_a_smaller_one_has_done(whole, tmp_path):
 
 
 def test_the_number_of_workers_and_threads_makes_no_difference(whole, tmp_path):
-    for workers, threads in ((1, 1), (1, 2), (3, 1)):
-        folder = tmp_path / f"{workers}-{threads}"
-        arguments = [*GRID, "--jobs", workers, "--threads", threads, "--out", folder, "--quiet"]
+    for jobs, threads in ((1, 1), (1, 2), (3, 1)):
+        folder = tmp_path / f"{jobs}-{threads}"
+        arguments = [*GRID, "--jobs", jobs, "--threads", threads, "--out", folder, "--quiet"]
         assert sweep(*arguments, cwd=tmp_path).returncode == 0
         assert outcome(folder) == outcome(whole)
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -75,7 +75,7 @@ def test_processes_end_at_once_when_told_to():
     future = executor.submit(time.sleep, 60)
     began = time.monotonic()
     executor.shutdown(cancel_futures=True)
-    with pytest.raises(BrokenProcessPool):
+    with pytest.raises((BrokenProcessPool, CancelledError)):
         future.result()
     assert time.monotonic() - began < 20
     for pid in pids:
@@ -192,10 +192,9 @@ def test_a_worker_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, w
         killed, seen = 0, ""
         for text in process.stdout:
             seen += text
-            if " round " not in text and re.search(r"seed=\d +[12] ", text) and killed < 4:
-                if found := workers(process.pid):
-                    found[killed % len(found)].kill()
-                    killed += 1
+            if killed < 4 and re.search(r"seed=\d +[12] ", text) and (found := workers(process.pid)):
+                found[killed % len(found)].kill()
+                killed += 1
         errors = process.stderr.read()
     assert killed == 4
     assert (process.returncode, [text for text in errors.splitlines() if "resource_tracker" not in text]) == (0, [])
