@@ -238,7 +238,7 @@ class Sweep:
         cells: dict[Settings, None] = {}
         for values in itertools.product(*axes):
             given = dict(zip(FIELDS, values, strict=True))
-            used = {name: value if _counts(name, given) else FIELDS[name].default for name, value in given.items()}
+            used = {name: value for name, value in given.items() if _counts(name, given)}
             cells[Settings(**used)] = None
         return list(cells)
 

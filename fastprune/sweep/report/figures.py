@@ -127,12 +127,14 @@ def _accuracy(subject: Subject, canvas: Any) -> None:
         color = _COLORS[coloured.index(group)] if known else _GREY
         axes.plot(x, mean, "o-" if known else "-", color=color, markersize=3.5, linewidth=1.6 if known else 0.7)
         if known:
-            axes.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=0.14, linewidth=0)
+            alpha = 0.14 if len(coloured) < 4 else 0.05
+            axes.fill_between(x, mean - deviation, mean + deviation, color=color, alpha=alpha, linewidth=0)
             axes.lines[-1].set_label(subject.label(group) or f"{len(group.cells)} seeds")
         lowest, most = min(lowest, (mean - deviation).min() / 100), max(most, x.max())
     axes.axhline(100 * dense, color=_INK, linewidth=0.9, linestyle="--")
     if subject.record is not None and subject.record.compression and subject.record.after_test_accuracy is not None:
         place = subject.record.compression, 100 * subject.record.after_test_accuracy
+        most = max(most, place[0])
         axes.plot(*place, "*", color=_INK, markersize=13, markeredgecolor="white", zorder=5)
     axes.set(xscale="log", xlabel="compression: all weights by live weights", ylabel="test accuracy, %")
     axes.set_ylim(bottom=100 * max(lowest, dense - _LEAST) - 0.4)
