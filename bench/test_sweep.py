@@ -75,8 +75,8 @@ def test_load(benchmark, tmp_path):
     store = Store(tmp_path / "out")
     records = results.cells[0].records
     for cell in cells:
-        path = tmp_path / "out" / "store" / "cells" / f"{cell.digest}.json"
-        path.write_text(Progress(cell, results.cells[0].key, records).to_json())
+        path = tmp_path / "out" / "store" / "cells" / f"{cell.digest}.jsonl"
+        path.write_text(Progress(cell, results.cells[0].key).with_(*records).to_text())
 
     def load():
         done = store.load(cells)

@@ -137,7 +137,7 @@ def cell(seed, accuracies, lives, **settings):
         Record(**{**values, "round": i, "after_validation_accuracy": a, "after_test_accuracy": a, "live": live})
         for i, (a, live) in enumerate(zip(accuracies, lives, strict=True))
     )
-    return Progress(Settings(seed=seed, rounds=len(records) - 1, **settings), "", records)
+    return Progress(Settings(seed=seed, rounds=len(records) - 1, **settings), "").with_(*records)
 
 
 def best(*cells):

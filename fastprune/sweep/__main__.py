@@ -60,7 +60,7 @@ def _show(sweep: Sweep) -> int:
     display, done = Display(quiet=False), Store(sweep.folder).load(sweep.cells)
     for cell in sweep.cells:
         progress = done.get(cell.digest)
-        rounds = 0 if progress is None else len(progress.records) - 1
+        rounds = 0 if progress is None else progress.count - 1
         state = "finished" if progress and progress.finished else f"{rounds} of {cell.rounds} rounds"
         display.say(f"{cell.digest}  {state:15}  {sweep.label(cell)} seed={cell.seed}")
     display.say(f"{len(sweep.cells)} cells, in {sweep.folder}")

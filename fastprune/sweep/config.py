@@ -152,20 +152,25 @@ class Settings:
     max_drop: float = _prunes(0.01, REAL, "held-out accuracy that the best network may lose against the dense one")
     seed: int = _setting(0, WHOLE, "seeds of weights, order of samples and dropout", key="seeds")
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """All of them, by name."""
+        kept = vars(self)
+        return {name: kept[name] for name in FIELDS}
+
     @functools.cached_property
-    def changed(self) -> dict[str, Any]:
-        """What differs from the defaults."""
-        return {f.name: value for f in FIELDS.values() if (value := getattr(self, f.name)) != f.default}
+    def _changed(self) -> dict[str, Any]:
+        return {name: value for name, value in self.values.items() if value != FIELDS[name].default}
 
     @functools.cached_property
     def digest(self) -> str:
         """The cell's name: a digest of what differs from the defaults, so that new settings leave old names alone."""
-        return _digest(self.changed)
+        return _digest(self._changed)
 
     @functools.cached_property
     def dense_digest(self) -> str:
         """The name of its dense network: a digest of what that depends on."""
-        return _digest({name: value for name, value in self.changed.items() if name in DENSE})
+        return _digest({name: value for name, value in self._changed.items() if name in DENSE})
 
     @property
     def amounts(self) -> Sequence[Amount]:

@@ -61,11 +61,12 @@ class Display:
         for cell in cells:
             total += cell.rounds * _cost(cell, 1)
             if progress := done.get(cell.digest):
-                self._last[cell] = progress.records[-1]
-                before += (len(progress.records) - 1) * _cost(cell, 1)
+                before += (progress.count - 1) * _cost(cell, 1)
                 if progress.finished:
                     self._finished += 1
                     before += _left(progress) * _cost(cell, 1)
+                else:
+                    self._last[cell] = progress.last
         self._width = min(_LABEL, max(len(self._label(cell)) for cell in cells))
         self._task = self._overall.add_task("", total=total, completed=before, cells=self._count())
         self._began = time.monotonic()
@@ -92,7 +93,7 @@ class Display:
 
     def finished(self, progress: Cell) -> None:
         """Close a line."""
-        cell, record = progress.settings, progress.records[-1]
+        cell, record = progress.settings, progress.last
         del self._running[cell]
         self._last[cell] = record
         cost = _cost(cell, record.round)
@@ -214,7 +215,7 @@ def _cost(cell: Settings, round: int) -> int:
 
 def _left(progress: Cell) -> int:
     """Rounds of a cell that are not made."""
-    return progress.settings.rounds + 1 - len(progress.records)
+    return progress.settings.rounds + 1 - progress.count
 
 
 def _percent(accuracy: float | None) -> str:

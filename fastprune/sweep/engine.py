@@ -70,7 +70,7 @@ class _Job:
 
     @property
     def round(self) -> int:
-        return 0 if self.progress is None else len(self.progress.records)
+        return 0 if self.progress is None else self.progress.count
 
 
 def load_data(sweep: Sweep) -> Callable[[Settings], Data]:
@@ -225,7 +225,7 @@ class _Loop:
             self._submit(job, self._data(job.cell))
             return
         state, record = result
-        old = job.progress or Progress(job.cell, self._data(job.cell).key, ())
+        old = job.progress or Progress(job.cell, self._data(job.cell).key)
         progress = old.with_(record)
         self._store.add(progress, state)
         if job.round == 0:

@@ -172,7 +172,7 @@ class Results:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for cell in self.cells:
-            settings = {"cell": cell.settings.digest} | {name: getattr(cell.settings, name) for name in FIELDS}
+            settings = {"cell": cell.settings.digest} | cell.settings.values
             for record in cell.records:
                 values = settings | record._asdict()
                 yield {name: values[name] for name in COLUMNS}

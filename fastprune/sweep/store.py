@@ -3,14 +3,14 @@
     store/lock.db           held by the command that works on the folder; store/holder.json says which one that is
     store/dense/D.npz       each dense network, by the digest of what it depends on
     store/rounds/C-R.npz    of cells in progress: the state after the last round, and after the best one
-    store/cells/C.json      of finished cells: settings and records
+    store/cells/C.jsonl     of finished cells: settings and records
     networks/C.npz          of finished cells: the best network, as `fastprune.load` reads it
 
 C and D are digests, R is a round. Each file is whole or not there; a round's is synced before the next one starts.
 """
 
 import dataclasses
-import gc
+import functools
 import json
 import os
 import socket
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,16 +32,42 @@ from fastprune.sweep.config import DENSE, FIELDS, Settings
 
 @dataclass(frozen=True)
 class Progress:
-    """What is done of a cell: its records, the dense network's first. `key` is that of the data, see `Data`."""
+    """What is done of a cell.
+
+    Attributes
+    ----------
+    settings : Settings
+        Of the cell.
+    key : str
+        Of the data, see `Data`.
+    lines : str
+        Its records as JSON, a line each, the dense network's first. They are read when they are wanted: ten thousand
+        cells of them take some seconds and half a gigabyte.
+    """
 
     settings: Settings
     key: str
-    records: tuple[Record, ...]
+    lines: str = ""
+
+    @functools.cached_property
+    def records(self) -> list[Record]:
+        """What is known of each round, from 0."""
+        return [Record(*json.loads(line)) for line in self.lines.splitlines()]
 
     @property
+    def count(self) -> int:
+        """How many records there are."""
+        return self.lines.count("\n")
+
+    @property
+    def last(self) -> Record:
+        """The last record."""
+        return Record(*json.loads(self.lines[self.lines.rfind("\n", 0, -1) + 1 :]))
+
+    @functools.cached_property
     def finished(self) -> bool:
         """Whether no round is left, or one has failed."""
-        return len(self.records) > self.settings.rounds or self.records[-1].failed
+        return self.count > self.settings.rounds or self.last.failed
 
     @property
     def best(self) -> int:
@@ -49,35 +76,44 @@ class Progress:
         good = (record for record in reversed(self.records) if not record.failed and held_out_accuracy(record) >= bar)
         return next(good).round
 
-    def with_(self, record: Record) -> "Progress":
-        """With one round more."""
-        return dataclasses.replace(self, records=(*self.records, record))
+    def with_(self, *records: Record) -> "Progress":
+        """With so many rounds more."""
+        return dataclasses.replace(self, lines=self.lines + "".join(json.dumps(record) + "\n" for record in records))
 
-    def to_json(self) -> str:
-        """As text, for `from_json`."""
-        settings = {name: getattr(self.settings, name) for name in FIELDS}
-        return json.dumps({"settings": settings, "data": self.key, "columns": Record._fields, "records": self.records})
+    def to_text(self) -> str:
+        """As a line of what the cell is, and those of the records."""
+        head = {"settings": _plain(self.settings), "data": self.key, "columns": Record._fields}
+        return f"{json.dumps(head)}\n{self.lines}"
 
     @classmethod
-    def from_json(cls, text: str | bytes, settings: Settings) -> "Progress":
-        """What `to_json` wrote, for a cell of these settings or for another one that shares its dense network.
+    def from_text(cls, text: str, settings: Settings) -> "Progress":
+        """What `to_text` wrote, for a cell of these settings or for another one that shares its dense network.
 
         Raises
         ------
         ValueError
             If it did not write this.
         """
-        content = json.loads(text)
-        if not isinstance(content, dict) or content.keys() != {"settings", "data", "columns", "records"}:
+        first, _, lines = text.partition("\n")
+        head = json.loads(first)
+        if not isinstance(head, dict) or head.keys() != {"settings", "data", "columns"}:
             raise ValueError("no record of a sweep")
-        if content["columns"] != list(Record._fields):
+        if head["columns"] != list(Record._fields):
             raise ValueError("the record of another version of fastprune")
-        records = tuple(map(Record._make, content["records"]))
-        for name in FIELDS if len(records) > 1 else DENSE:
-            value = getattr(settings, name)
-            if content["settings"].get(name) != (list(value) if isinstance(value, tuple) else value):
-                raise ValueError(f"the record of a cell with {name} = {content['settings'].get(name)!r}, not {value!r}")
-        return cls(settings, content["data"], records)
+        progress = cls(settings, head["data"], lines)
+        if progress.count == 0 or progress.last.round != progress.count - 1:
+            raise ValueError("a part of a record")
+        theirs, ours = head["settings"], _plain(settings)
+        if theirs != ours:
+            for name in FIELDS if progress.count > 1 else DENSE:
+                if theirs.get(name) != ours[name]:
+                    raise ValueError(f"the record of a cell with {name} = {theirs.get(name)!r}, not {ours[name]!r}")
+        return progress
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """Settings as they come back from JSON."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.values.items()}
 
 
 def held_out_accuracy(record: Record) -> float:
@@ -152,14 +188,13 @@ class Store:
             if name.endswith(".npz"):
                 last[digest] = max(last.get(digest, 0), int(number))
         done: dict[str, Progress] = {}
-        with _no_collection():
-            for cell in cells:
-                if f"{cell.digest}.json" in finished:
-                    done[cell.digest] = self._read(self._cells / f"{cell.digest}.json", cell)
-                elif cell.digest in last:
-                    done[cell.digest] = self._read(self._path(cell, last[cell.digest]), cell)
-                elif f"{cell.dense_digest}.npz" in dense_networks and cell.dense_digest not in done:
-                    done[cell.dense_digest] = self._read(self._path(cell, 0), cell)
+        for cell in cells:
+            if f"{cell.digest}.jsonl" in finished:
+                done[cell.digest] = self._read(self._cells / f"{cell.digest}.jsonl", cell)
+            elif cell.digest in last:
+                done[cell.digest] = self._read(self._path(cell, last[cell.digest]), cell)
+            elif f"{cell.dense_digest}.npz" in dense_networks and cell.dense_digest not in done:
+                done[cell.dense_digest] = self._read(self._path(cell, 0), cell)
         return done
 
     def state(self, cell: Settings, round: int) -> bytes:
@@ -184,16 +219,16 @@ class Store:
         OSError
             If it cannot be written. What was written before is still there.
         """
-        cell, last, best = progress.settings, progress.records[-1].round, progress.best
+        cell, last, best = progress.settings, progress.count - 1, progress.best
         keep = {self._path(cell, last), self._path(cell, best)}
         if last and progress.finished:
             network = saved_network(cell, state if best == last else self.state(cell, best))
             network.save(self.network(cell))
-            _write_text(self._cells / f"{cell.digest}.json", progress.to_json())
+            _write_text(self._cells / f"{cell.digest}.jsonl", progress.to_text())
             keep = set()
         else:
             with atomic_write(self._path(cell, last)) as file:
-                np.savez(file, progress=np.array(progress.to_json()), state=np.frombuffer(state, np.uint8))
+                np.savez(file, progress=np.array(progress.to_text()), state=np.frombuffer(state, np.uint8))
         if last:
             for path in self._rounds.glob(f"{cell.digest}-*.npz"):
                 if path not in keep:
@@ -208,8 +243,8 @@ class Store:
 
     def _read(self, path: Path, cell: Settings) -> Progress:
         try:
-            text = path.read_bytes() if path.suffix == ".json" else str(read_npz(path, ["progress"])["progress"])
-            return Progress.from_json(text, cell)
+            text = path.read_text() if path.suffix == ".jsonl" else str(read_npz(path, ["progress"])["progress"])
+            return Progress.from_text(text, cell)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise _damaged(path, error) from error
 
@@ -221,18 +256,6 @@ class Store:
         except (OSError, ValueError, KeyError):
             who = "a command that has just begun"
         return f"{str(self.folder)!r}, which is held by {who}"
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Make a million objects without the garbage collector, which looks at all of them over and over: 1.3 s, not 4."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _write_text(path: Path, text: str) -> None:
