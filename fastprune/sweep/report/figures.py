@@ -137,7 +137,8 @@ def _accuracy(subject: Subject, canvas: Any) -> None:
         most = max(most, place[0])
         axes.plot(*place, "*", color=_INK, markersize=13, markeredgecolor="white", zorder=5)
     axes.set(xscale="log", xlabel="compression: all weights by live weights", ylabel="test accuracy, %")
-    axes.set_ylim(bottom=100 * max(lowest, dense - _LEAST) - 0.4)
+    low, high = 100 * max(lowest, dense - _LEAST), axes.get_ylim()[1]
+    axes.set_ylim(bottom=low - 0.05 * (high - low))
     ticks = [2**power for power in range(math.ceil(math.log2(most)) + 1)]
     axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
     axes.set_xlim(0.93, most * 1.08)
@@ -207,7 +208,6 @@ def _mask(subject: Subject, canvas: Any) -> None:
     if image:
         parts[1].imshow(mask.sum(axis=0).reshape(side, side), cmap="Greens", interpolation="nearest")
         parts[1].set_title("live weights by pixel", fontsize=10)
-        parts[1].set_xticks([])
-        parts[1].set_yticks([])
+        parts[1].set_axis_off()
     for axes in parts:
         axes.grid(visible=False)

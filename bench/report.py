@@ -1,0 +1,37 @@
+"""Run the sweep that the README shows, and take the picture of its report: bench/report.png.
+
+python bench/report.py FOLDER   # some 3 minutes; the folder keeps the sweep; needs selenium, chromium and chromedriver
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from selenium import webdriver
+
+HERE = Path(__file__).parent
+GRID = (
+    "--dataset mnist --data-dir bench/mnist --input-dropout 0.1 --epochs 10 --retrain-epochs 5 --rounds 12 "
+    "--rule percentile,std,sparsity --q 30 --quality 0.6 --sparsity 0.985 --seeds 0:2:3"
+)
+WIDTH, HEIGHT = 1080, 1970
+
+
+def main():
+    (folder,) = sys.argv[1:]
+    line = [sys.executable, "-m", "fastprune.sweep", *GRID.split(), "--out", folder]
+    subprocess.run(line, cwd=HERE.parent, check=True)
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    quiet = ("background-networking", "component-update", "sync", "quic", "gpu")
+    for flag in ("headless=new", "no-sandbox", "hide-scrollbars", *(f"disable-{name}" for name in quiet)):
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--window-size={WIDTH},{HEIGHT}")
+    with webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver"))) as browser:
+        browser.get((Path(folder).resolve() / "report.html").as_uri())
+        browser.save_screenshot(str(HERE / "report.png"))
+
+
+if __name__ == "__main__":
+    main()
