@@ -256,6 +256,8 @@ def test_several_data_sets_have_a_best_network_each(tmp_path):
     assert fp.load(tmp_path / "best-wine.npz").sizes == [13, 20, 10, 3]
     assert "Best of wine" in result.stdout
     assert not (tmp_path / "best.npz").exists()
+    assert sweep(*arguments, "--dataset", "wine", "--quiet", cwd=tmp_path).returncode == 0
+    assert [path.name for path in tmp_path.glob("best*")] == ["best.npz"]  # the others were of another sweep
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import fastprune as fp
-from fastprune.sweep import Settings, cell, engine
+from fastprune.sweep import cell, engine
 from fastprune.sweep.cell import Data, Task, advance, saved_network, work
+from fastprune.sweep.config import Settings
 
 SHORT = Settings(hidden=(20, 10), epochs=4, rounds=4, q=40.0, retrain_epochs=2)
 

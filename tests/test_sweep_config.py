@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastprune.sweep import Settings, Sweep
-from fastprune.sweep.config import parse
+from fastprune.sweep.config import Settings, Sweep, parse
 
 
 def cells(**values):

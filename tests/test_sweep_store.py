@@ -15,9 +15,9 @@ import pytest
 from sweeps import SMALL, command, outcome, read, sweep, workers
 
 import fastprune as fp
-from fastprune.sweep import Settings, Sweep
 from fastprune.sweep.__main__ import main
 from fastprune.sweep.cell import Record
+from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.store import Progress, Store
 
 # Two cells of one dense network, two of another; the last rounds do not hold up, so that an earlier network is kept.

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 
+import numpy as np
 import pytest
 from sweeps import SMALL, command, outcome, sweep, workers
 
@@ -219,12 +220,15 @@ def cluster(tmp_path):
         return running[-1]
 
     address = f"tcp://127.0.0.1:{port}"
-    start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", name="scheduler")
+    scheduler = start(
+        "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", name="scheduler"
+    )
 
     def worker(name, threads=1):
         arguments = ["--nthreads", threads, "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--name", name]
         return start("distributed.cli.dask_worker", address, *arguments, name=name)
 
+    worker.scheduler = scheduler
     yield address, worker
     for process in running:
         process.kill()
@@ -232,10 +236,17 @@ def cluster(tmp_path):
     log.close()
 
 
-def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_path, whole, cluster):
+def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_path, cluster):
+    """The data, 12 MB, are a file in a folder that the workers do not know: they come to them another way."""
     address, worker = cluster
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=30_000)
+    x = (rng.normal(size=(3, 100))[y] / 4 + rng.normal(size=(y.size, 100))).astype(np.float32)
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    grid = [*GRID, "--dataset", "own.npz", "--epochs", "2", "--retrain-epochs", "1"]
+    assert sweep(*grid, "--out", "whole", "--quiet", cwd=tmp_path).returncode == 0
     victim, _ = worker("first"), worker("second")
-    line = [*command(*GRID), "--cluster", address, "--out", str(tmp_path / "out")]
+    line = [*command(*grid), "--cluster", address, "--out", "out"]
     with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         seen = ""
         for text in process.stdout:
@@ -244,8 +255,27 @@ def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_
                 victim.kill()
         errors = process.stderr.read()
     assert process.returncode == 0, errors
-    assert victim.wait() == -signal.SIGKILL
-    assert "6 cells, 2 workers" in seen
+    assert victim.wait(10) == -signal.SIGKILL
+    assert "6 cells, " in seen
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
+
+
+def test_a_scheduler_that_dies_is_one_error_and_loses_nothing(tmp_path, whole, cluster):
+    address, worker = cluster
+    worker("first")
+    line = [*command(*GRID), "--cluster", address, "--out", "out"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for text in process.stdout:
+            if re.search(r"seed=1 +2 ", text):
+                worker.scheduler.kill()
+                break
+        process.stdout.read()
+        error = process.stderr.read().splitlines()[-1]
+    assert process.returncode == 2
+    assert error.endswith("; what was finished is kept, and the same command goes on from there")
+    result = sweep(*GRID, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "(2 done before)" in result.stdout
     assert outcome(tmp_path / "out") == outcome(whole)
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fastprune.sweep.cell import Data, Record
 from fastprune.sweep.config import Settings, Sweep
-from fastprune.sweep.engine import Failure
+from fastprune.sweep.engine import Failure, text_of
 from fastprune.sweep.results import Best, Results, Row, Spread, times
 from fastprune.sweep.store import Progress as Cell
 
@@ -114,7 +114,9 @@ class Display:
     def retried(self, cell: Settings, round: int, error: Exception) -> None:
         """Say what went wrong."""
         self._running.pop(cell, None)
-        self.say(f"{self._label(cell)}, round {round}: once more, after {type(error).__name__}: {error}")
+        self.say(
+            f"{self._label(cell)}, {f'round {round}' if round else 'dense training'}: once more, after {text_of(error)}"
+        )
 
     def failed(self, failure: Failure) -> None:
         """Close lines that come to nothing."""

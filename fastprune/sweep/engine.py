@@ -213,7 +213,7 @@ class _Loop:
         try:
             self._running[self._workers.executor.submit(work, task)] = job
         except (BrokenExecutor, RuntimeError) as error:
-            raise ConnectionError(f"executor: expected it to take tasks, got {_text(error)}") from error
+            raise ConnectionError(f"executor: expected it to take tasks, got {text_of(error)}") from error
 
     def _take(self, future: Future[tuple[bytes, Record] | None], job: _Job) -> None:
         try:
@@ -247,11 +247,11 @@ class _Loop:
             self._ready.appendleft(job)
             return
         cells = [job.cell] if job.round else self._waiting.pop(job.cell.dense_digest)
-        self._failures.append(Failure(cells, job.round, _text(error)))
+        self._failures.append(Failure(cells, job.round, text_of(error)))
         self._observer.failed(self._failures[-1])
 
 
-def _text(error: Exception) -> str:
+def text_of(error: Exception) -> str:
     """What went wrong, with the kind of error where its text alone does not say."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ArithmeticError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -94,6 +94,7 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
         If `dask.distributed` is not installed, no scheduler is there, or its workers are not as they must be.
     """
     try:
+        import dask
         from distributed import Client
     except ImportError:
         raise ValueError('cluster: Dask needs an extra: pip install "fastprune[dask]"') from None
@@ -114,7 +115,9 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
                 raise ValueError(f"cluster: expected workers with {here}, got {worker} with {there}")
         executor = client.get_executor(pure=False)
         try:
-            yield executor, lambda: len(client.nthreads())
+            # Data go to each worker once, and with them no warning that they are large.
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+                yield executor, lambda: len(client.nthreads())
         finally:
             executor.shutdown(wait=False)
     except TimeoutError:
