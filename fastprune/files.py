@@ -32,7 +32,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         part.replace(target)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, os.fspath(part)):
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, os.fspath(part)):
             error.filename = os.fspath(target)  # the name the caller knows
         raise
     _sync_folder(target.parent)

@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -265,7 +266,7 @@ def test_several_data_sets_have_a_best_network_each(tmp_path):
     [
         (
             ["--dataset", "cifar"],
-            "name: expected 'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path ending in",
+            "dataset: expected 'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path ending in",
         ),
         (["--dataset", "missing.csv"], "which is no file"),
         (["--dataset", "broken.npz"], "broken.npz"),
@@ -275,17 +276,17 @@ def test_several_data_sets_have_a_best_network_each(tmp_path):
         (["--q", "120"], r"q: expected a number in \[0, 100\], got 120.0"),
         (
             ["--rule", "sparsity", "--q", "20", "--sparsity", "1"],
-            r"final_sparsity: expected a number in \[0.0, 1\), got 1.0",
+            r"sparsity: expected a number in \[0, 1\), got 1.0",
         ),
         (["--rounds", "0"], "rounds: expected an integer of at least 1"),
-        (["--hidden", "0"], r"sizes\[1\]: expected an integer of at least 1, got 0"),
+        (["--hidden", "0"], "hidden: expected an integer of at least 1, got 0"),
         (["--learning-rate", "nan"], "learning_rate: expected a number"),
         (["--learning-rate=-1"], "learning_rate: expected a number"),
         (["--retrain-learning-rate", "0"], "retrain_learning_rate: expected a number"),
         (["--retrain-epochs", "-1"], "retrain_epochs: expected an integer"),
         (["--holdout", "1"], r"holdout: expected a number in \(0, 1\), got 1.0"),
         (["--max-drop", "-1"], "max_drop: expected a number"),
-        (["--seeds", ","], "seeds: expected whole numbers, got ''"),
+        (["--seeds", ","], "seeds: expected whole numbers or start:stop:count .*, got ''"),
         (["--seeds", "0,1,0"], "seeds: expected at least one value, none of them twice, got '0,1,0'"),
         (["--sparsity", "0.9"], "sparsity: expected --rule sparsity with it, got --rule percentile"),
         (["--holdout", "0.9999"], "holdout: expected to leave samples to train on"),
@@ -296,12 +297,12 @@ def test_several_data_sets_have_a_best_network_each(tmp_path):
         (["--full"], "full: expected a preset with it, got none"),
         (["--preset", "han2015"], "preset: expected its own settings to stand, got --hidden"),
         (["--rule", "magic"], "rule: expected one of 'sparsity', 'percentile', 'std', got 'magic'"),
-        (["--hidden", "a-b"], "hidden: expected whole numbers with dashes between, or none, got 'a-b'"),
-        (["--rounds", "2.5"], "rounds: expected whole numbers, got '2.5'"),
+        (["--hidden", "a-b"], "hidden: expected whole numbers with dashes between .*, or none, got 'a-b'"),
+        (["--rounds", "2.5"], "rounds: expected whole numbers or .*, got '2.5'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--lerning-rate", "1"], "unrecognized arguments: --lerning-rate 1; the nearest is --learning-rate"),
         (["--config", "missing.toml"], "config: expected a TOML file of settings, got 'missing.toml'"),
-        (["--jobs", "0"], "jobs: expected an integer of at least 1, got 0"),
+        (["--jobs", "0"], "jobs: expected a number of processes, or -1 for one a core, got 0"),
         (["--threads", "0"], "threads: expected an integer of at least 1, got 0"),
         (["--cluster", "tcp://127.0.0.1:1"], "cluster: expected a Dask scheduler at tcp://HOST:PORT"),
         (["--out", "broken.npz"], "out: expected a folder, got the file 'broken.npz'"),
@@ -330,7 +331,7 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
                 break
         _, errors = process.communicate()
     assert process.returncode == 130
-    again = f"python -m fastprune.sweep --config {tmp_path / 'sweep.toml'}"
+    again = f"python -m fastprune.sweep --config {tmp_path / 'sweep.toml'} --out {tmp_path}"
     assert errors == f"fastprune.sweep: interrupted; go on with: {again}\n"
     rows = read(tmp_path / "results.csv")
     assert [row["round"] for row in rows[:8]] == [str(number) for number in range(8)]
@@ -338,6 +339,38 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert " seed=0     7 " not in result.stdout
     assert [row["round"] for row in read(tmp_path / "results.csv")] == [str(number) for number in range(61)] * 2
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.5, 0.8, 1.2])
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_is_one_line(tmp_path, delay):
+    """Whatever they are at: the command and its workers are one process group."""
+    out = tmp_path / "out"
+    arguments = [*SMALL, "--epochs", "100000", "--quiet", "--out", str(out)]
+    command = [sys.executable, "-m", "fastprune.sweep", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not (out / "sweep.toml").exists():
+            time.sleep(0.01)
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert re.fullmatch(r"fastprune.sweep: interrupted; go on with: .*\n", errors)
+
+
+def test_a_folder_of_other_things_is_not_written_into(tmp_path, capsys):
+    (tmp_path / "results.csv").write_text("mine")
+    for more in ([], ["--dry-run"]):
+        assert main([*SMALL, "--out", str(tmp_path), *more]) == 2
+        assert "out: expected a new folder or that of a sweep, got '" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_networks_that_learn_nothing_come_with_advice(tmp_path):
+    rng = np.random.default_rng(0)
+    x = 1000 * rng.random((60, 4)) + 1000
+    np.savetxt(tmp_path / "own.csv", np.c_[x, np.arange(60) % 3], delimiter=",")
+    result = sweep(*SMALL, "--dataset", "own.csv", "--learning-rate", "0.5", "--out", "out", cwd=tmp_path)
+    assert "features scaled to about 1" in result.stdout + result.stderr
 
 
 def test_interrupted_before_it_begins(monkeypatch, capsys):

@@ -22,6 +22,7 @@ from fastprune.sweep.store import Progress, Store
 
 # Two cells of one dense network, two of another; the last rounds do not hold up, so that an earlier network is kept.
 GRID = [*SMALL, "--rule", "percentile,std", "--rounds", "5", "--q", "60", "--jobs", "2"]
+DEFAULTS = ["--hidden", "10", "--epochs", "2", "--seeds", "0"]  # all that is of pruning is as without flags
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,81 @@ def test_a_larger_grid_takes_over_what_a_smaller_one_has_done(whole, tmp_path):
     assert {row["seed"] for row in read(folder / "results.csv")} == {"0", "1", "2"}
 
 
+def test_a_cell_whose_pruning_is_all_defaults_is_not_taken_for_its_dense_network(tmp_path):
+    """Alone, in a larger grid of the same folder, and with only the dense network done."""
+    grid = [*DEFAULTS, "--q", "30,20", "--jobs", "1"]
+    assert sweep(*grid, "--out", "whole", "--quiet", cwd=tmp_path).returncode == 0
+    rows = read(tmp_path / "whole" / "results.csv")
+    assert len({(row["cell"], row["q"]) for row in rows}) == 2
+    assert sweep(*DEFAULTS, "--out", "grown", "--quiet", cwd=tmp_path).returncode == 0
+    assert sweep(*grid, "--out", "grown", "--quiet", cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "grown") == outcome(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole" / "store" / "dense", tmp_path / "begun" / "store" / "dense")
+    assert sweep(*grid, "--out", "begun", "--quiet", cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path / "begun") == outcome(tmp_path / "whole")
+
+
+def test_a_smaller_grid_says_what_it_leaves_out(whole, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    (folder / "best-mine.npz").write_bytes(b"mine")
+    result = sweep(*GRID, "--seeds", "1", "--out", folder, cwd=tmp_path)
+    assert "has 2 more finished cells, which this grid, and so its results, leave out" in result.stdout
+    assert {row["seed"] for row in read(folder / "results.csv")} == {"1"}
+    assert (folder / "best-mine.npz").read_bytes() == b"mine"
+    assert sweep(*GRID, "--out", folder, "--quiet", cwd=tmp_path).returncode == 0
+    assert outcome(folder) == outcome(whole)
+
+
+def test_it_can_be_looked_at_while_it_runs(tmp_path):
+    """Files come and go under the reader's hands."""
+    cells = Sweep.of({"hidden": "20-10", "epochs": 8, "retrain_epochs": 4, "rounds": 40, "q": 5}).cells
+    line = [
+        *command(*SMALL),
+        "--rounds",
+        "40",
+        "--q",
+        "5",
+        "--seeds",
+        "0:4:5",
+        "--quiet",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    with subprocess.Popen(line, cwd=tmp_path) as process:
+        seen = set()
+        while process.poll() is None:
+            seen.add(sum(progress.count for progress in Store(tmp_path / "out").load(cells).values()))
+    assert process.returncode == 0
+    assert len(seen) > 20
+
+
+def test_what_a_killed_command_left_behind_is_cleared_away(whole, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    cell = next((folder / "store" / "cells").iterdir()).stem
+    left = [folder / "store" / "rounds" / f"{cell}-4.npz", folder / ".results.csv.0123.part"]
+    for path in left:
+        path.write_bytes(b"left")
+    assert sweep(*GRID, "--out", folder, "--quiet", cwd=tmp_path).returncode == 0
+    assert not [path for path in left if path.exists()]
+
+
+def test_a_lock_that_is_none_is_an_error_of_its_own(tmp_path, capsys):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "lock.db").write_text("no database, but a text that is long enough to be looked at" * 20)
+    assert main([*SMALL, "--out", str(tmp_path)]) == 2
+    assert "lock.db': expected a file to lock, got an error: file is not a database" in capsys.readouterr().err
+
+
+def test_a_setting_that_came_later_had_its_default_before(tmp_path):
+    progress = Progress(Settings(q=3.0), "abc").with_(record(0, 0.9), record(1, 0.9))
+    text = progress.to_text().replace('"min_keep": 0, ', "")
+    assert Progress.from_text(text, progress.settings) == progress
+    with pytest.raises(ValueError, match="min_keep = 0, not 1"):
+        Progress.from_text(text, replace(progress.settings, min_keep=1))
+
+
 def test_the_number_of_workers_and_threads_makes_no_difference(whole, tmp_path):
     for jobs, threads in ((1, 1), (1, 2), (3, 1)):
         folder = tmp_path / f"{jobs}-{threads}"
@@ -216,10 +292,14 @@ def test_a_folder_that_cannot_be_written_to_is_one_error(whole, small_disk, tmp_
 
 def test_other_data_under_the_same_name_are_refused(tmp_path, capsys):
     rng = np.random.default_rng(0)
+    before = {}
     for number in range(2):
         np.savetxt(tmp_path / "own.csv", np.c_[rng.normal(size=(60, 3)), np.arange(60) % 3], delimiter=",")
         code = main([*SMALL, "--dataset", str(tmp_path / "own.csv"), "--out", str(tmp_path / "out"), "--quiet"])
         assert code == (2 if number else 0)
+        files = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.*")}
+        assert number == 0 or files == before
+        before = files
     assert "own.csv' as '" in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
 """Who runs rounds: processes that die, a Dask cluster whose workers die, and an executor that a script brings."""
 
 import contextlib
+import multiprocessing
 import os
 import re
 import signal
@@ -84,10 +85,20 @@ def test_processes_end_at_once_when_told_to():
             os.kill(pid, 0)
 
 
+def test_processes_of_others_are_left_alone():
+    with processes(1) as executor:
+        assert executor.submit(double, 1).result() == 2
+        other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(2,))
+        other.start()
+    other.join()
+    assert other.exitcode == 0
+
+
 def test_workers_do_not_mind_ctrl_c():
     with processes(1) as executor:
+        assert executor.submit(double, 1).result() == 2
         future = executor.submit(time.sleep, 1.0)
-        time.sleep(0.6)
+        time.sleep(0.3)
         (child,) = workers(os.getpid())
         child.send_signal(signal.SIGINT)
         assert future.result() is None
@@ -124,28 +135,28 @@ def small(folder, **more):
 def test_a_round_is_retried_so_often_and_then_given_up(tmp_path):
     sweep = small(tmp_path)
     failures = {(0, 2): engine.RETRIES, (1, 1): engine.RETRIES + 1, (2, 0): 99}
-    results, failed = run_sweep(sweep, executor=Unlucky(failures), quiet=True)
+    results, failed = run_sweep(sweep, executor=Unlucky(failures), workers=1, quiet=True)
     assert [(failure.cells[0].seed, failure.round, failure.message) for failure in failed] == [
         (1, 1, "RuntimeError: out of luck"),
         (2, 0, "RuntimeError: out of luck"),
     ]
     assert [(cell.settings.seed, len(cell.records)) for cell in results.cells] == [(0, 4), (1, 1)]
     assert failures == {(0, 2): 0, (1, 1): 0, (2, 0): 99 - engine.RETRIES - 1}
-    results, failed = run_sweep(sweep, executor=Unlucky({}), quiet=True)  # and another time it may do
+    results, failed = run_sweep(sweep, executor=Unlucky({}), workers=1, quiet=True)  # and another time it may do
     assert not failed
     assert [len(cell.records) for cell in results.cells] == [4, 4, 4]
 
 
 def test_a_divergence_is_not_retried(tmp_path):
     executor = Unlucky({})
-    _, failed = run_sweep(small(tmp_path, learning_rate=1e30, seeds=0), executor=executor, quiet=True)
+    _, failed = run_sweep(small(tmp_path, learning_rate=1e30, seeds=0), executor=executor, workers=1, quiet=True)
     assert executor.calls == [(0, 0)] * 2  # asked for the data, once
     assert failed[0].message.startswith("the loss became")
 
 
 def test_the_rounds_of_a_cell_come_before_the_next_cell(tmp_path):
     executor = Unlucky({})
-    run_sweep(small(tmp_path), executor=executor, quiet=True)
+    run_sweep(small(tmp_path), executor=executor, workers=1, quiet=True)
     assert list(dict.fromkeys(executor.calls)) == [(seed, number) for seed in range(3) for number in range(4)]
 
 
@@ -159,11 +170,20 @@ def test_an_executor_that_breaks_is_one_error_and_loses_nothing(tmp_path, whole)
     with pytest.raises(
         ConnectionError, match="executor: expected it to take tasks, got BrokenProcessPool: all are gone"
     ):
-        run_sweep(small(tmp_path), executor=Breaking({}), quiet=True)
+        run_sweep(small(tmp_path), executor=Breaking({}), workers=1, quiet=True)
     assert (tmp_path / "results.csv").read_text().count("\n") > 4
     sweep = small(tmp_path, rule="percentile,std")
-    run_sweep(sweep, executor=Unlucky({}), quiet=True)
+    run_sweep(sweep, executor=Unlucky({}), workers=1, quiet=True)
     assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.mark.parametrize("workers", [0, None])
+def test_an_executor_comes_with_the_number_of_its_workers(tmp_path, workers):
+    with pytest.raises(ValueError, match="workers: expected an integer of at least 1, got"):
+        run_sweep(small(tmp_path), executor=Unlucky({}), workers=workers)
+    with pytest.raises(ValueError, match="sweep: expected a Sweep, from Sweep.of, got dict"):
+        run_sweep({"q": 30})
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_executor_of_a_script(tmp_path, whole):

@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, MemoryError) as error:
         return _fail(str(error) or "out of memory", 2)
     except OSError as error:
-        kept = "; what was finished is kept, and the same command goes on from there" if not command.preset else ""
+        begun = command.preset is None and (command.sweep.folder / "sweep.toml").exists()
+        kept = "; what was finished is kept, and the same command goes on from there" if begun else ""
         return _fail(f"{error}{kept}", 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -44,8 +45,9 @@ def _sweep(command: Command) -> int:
     try:
         _, failures = run_sweep(command.sweep, quiet=command.quiet)
     except KeyboardInterrupt:
-        file = command.sweep.folder / "sweep.toml"
-        again = f"; go on with: python -m fastprune.sweep --config {shlex.quote(str(file))}" if file.exists() else ""
+        folder = command.sweep.folder
+        flags = shlex.join(["--config", str(folder / "sweep.toml"), "--out", str(folder)])
+        again = f"; go on with: python -m fastprune.sweep {flags}" if (folder / "sweep.toml").exists() else ""
         return _fail(f"interrupted{again}", 130)
     for failure in failures:
         names = ", ".join(f"{command.sweep.label(cell)} seed={cell.seed}".strip() for cell in failure.cells)
@@ -57,12 +59,14 @@ def _show(sweep: Sweep) -> int:
     """Say which cells there are, and how far they are."""
     data = load_data(sweep)
     check_settings(sweep.cells, data)
-    display, done = Display(quiet=False), Store(sweep.folder).load(sweep.cells)
+    store = Store(sweep.folder)
+    store.check()
+    display, done = Display(quiet=False), store.load(sweep.cells)
     for cell in sweep.cells:
         progress = done.get(cell.digest)
         rounds = 0 if progress is None else progress.count - 1
         state = "finished" if progress and progress.finished else f"{rounds} of {cell.rounds} rounds"
-        display.say(f"{cell.digest}  {state:15}  {sweep.label(cell)} seed={cell.seed}")
+        display.say(f"{cell.digest}  {state:15}  {f'{sweep.label(cell)} seed={cell.seed}'.strip()}")
     display.say(f"{len(sweep.cells)} cells, in {sweep.folder}")
     return 0
 

@@ -112,8 +112,19 @@ class Source:
     holdout: float
 
     def read(self) -> Data:
-        """Read them."""
-        return Data.of(load_dataset(self.dataset, self.data_dir), self.holdout)
+        """Read them.
+
+        Raises
+        ------
+        ValueError
+            If there is no such data set, or it is not for classification.
+        """
+        try:
+            dataset = load_dataset(self.dataset, self.data_dir)
+        except ValueError as error:
+            message = str(error)
+            raise ValueError(f"dataset{message[4:]}" if message.startswith("name:") else message) from None
+        return Data.of(dataset, self.holdout)
 
 
 _MOST = 4
@@ -219,6 +230,9 @@ def check_settings(cells: Sequence[Settings], data: Callable[[Settings], Data]) 
         check.integer("retrain_epochs", cell.retrain_epochs, 0)
         check.number("retrain_learning_rate", cell.retrain_learning_rate, "(0, inf)")
         check.integer("batch_size", cell.batch_size, 0)
+        check.number("sparsity", cell.final_sparsity, "[0, 1)")
+        for units in cell.hidden:
+            check.integer("hidden", units, 1)
         shape = data(cell).key, cell.hidden, cell.activation
         if shape not in networks:
             networks[shape] = network(cell, data(cell))

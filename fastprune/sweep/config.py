@@ -7,6 +7,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ SCHEDULES: dict[str, Callable[[float, int], Sequence[Amount]]] = {
 PRESETS = ("han2015",)
 PRESET_TAKES = ("seeds", "data_dir", "out")
 
+_MOST = 1_000_000  # values of a range
 _DIGITS = 12  # of a name: two of a million cells are alike once in 500 sweeps
 
 
@@ -49,7 +51,12 @@ def _whole(value: Any) -> int | None:
 
 
 def _real(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond all floats
+        return None
 
 
 def _list(value: Any) -> tuple[int, ...] | None:
@@ -68,7 +75,7 @@ def _dashed(text: str) -> tuple[int, ...]:
 TEXT = Kind("text", str)
 WHOLE = Kind("whole numbers", int, _whole, ranges=True)
 REAL = Kind("numbers", float, _real, ranges=True)
-LIST = Kind("whole numbers with dashes between, or none", _dashed, _list)
+LIST = Kind("whole numbers with dashes between (in a file also [[300, 100]]), or none", _dashed, _list)
 
 
 def _setting(
@@ -169,8 +176,8 @@ class Settings:
 
     @functools.cached_property
     def dense_digest(self) -> str:
-        """The name of its dense network: a digest of what that depends on."""
-        return _digest({name: value for name, value in self._changed.items() if name in DENSE})
+        """The name of its dense network: that of a cell of no rounds, by what it depends on."""
+        return _digest({name: value for name, value in self._changed.items() if name in DENSE} | {"rounds": 0})
 
     @property
     def amounts(self) -> Sequence[Amount]:
@@ -262,15 +269,18 @@ class Sweep:
         return Path("runs", names if changed.keys() <= {"dataset"} else f"{names[:60]}-{_digest(changed)}")
 
     def to_toml(self) -> str:
-        """The sweep as a file for `--config`: what was given, and where its files go."""
+        """The sweep as a file for `--config`: what was given, but for the folder, in which this stands."""
         lines: dict[str, Any] = {FIELDS[name].metadata["key"] or name: values for name, values in self.grid.items()}
-        lines |= {name: getattr(self, name) for name, field in OPTIONS.items() if getattr(self, name) != field.default}
-        lines["out"] = str(self.folder)
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+        lines |= {
+            name: getattr(self, name)
+            for name, field in OPTIONS.items()
+            if name != "out" and getattr(self, name) != field.default
+        }
+        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
 
-    def label(self, cell: Settings) -> str:
-        """What tells a cell from the others, but for its seed."""
-        names = [name for name in self.varying if _counts(name, vars(cell))]
+    def label(self, cell: Settings, without: str = "") -> str:
+        """What tells a cell from the others, but for its seed, and for the setting `without`."""
+        names = [name for name in self.varying if name != without and _counts(name, vars(cell))]
         return " ".join(f"{FIELDS[name].metadata['key'] or name}={written(getattr(cell, name))}" for name in names)
 
     def axis(self, name: str) -> tuple[Any, ...]:
@@ -291,8 +301,10 @@ class Sweep:
         names = [Path(name).stem for name in self.axis("dataset")]
         if len(set(names)) < len(names):
             raise ValueError(f"dataset: expected different names, got {', '.join(self.axis('dataset'))}")
-        if self.jobs != -1:
-            check.integer("jobs", self.jobs, 1)
+        if self.jobs < 1 and self.jobs != -1:
+            raise ValueError(f"jobs: expected a number of processes, or -1 for one a core, got {self.jobs}")
+        if self.jobs != -1 and self.cluster is not None:
+            raise ValueError(f"jobs: expected no cluster with it, got {self.cluster!r}")
         if self.threads is not None:
             check.integer("threads", self.threads, 1)
 
@@ -328,27 +340,28 @@ def _values(key: str, field: Any, given: Any) -> tuple[Any, ...]:
     """The values that are given of a setting, each once."""
     kind: Kind = field.metadata["kind"]
 
-    def refuse(value: Any) -> NoReturn:
-        raise ValueError(f"{key}: expected {kind.name}, got {value!r}")
+    def refused(value: Any) -> ValueError:
+        ranges = " or start:stop:count (equal steps, both ends)" if kind.ranges else ""
+        return ValueError(f"{key}: expected {kind.name}{ranges}, got {value!r}")
 
     values: list[Any] = []
-    for entry in given if isinstance(given, list | tuple) else [given]:
+    for entry in given if isinstance(given, list | tuple | range) else [given]:
         if isinstance(entry, str):
             for part in (part.strip() for part in entry.split(",")):
                 try:
                     values += _range(kind, part) if kind.ranges and ":" in part else [kind.parse(part)]
                 except ValueError:
-                    refuse(part)
+                    raise refused(part) from None
         else:
             native = kind.native(entry) if kind.native else None
             if native is None:
-                refuse(entry)
+                raise refused(entry)
             values.append(native)
-    for value in values:
-        if field.metadata["choices"]:
+    if field.metadata["choices"]:
+        for value in values:
             check.one_of(key, value, field.metadata["choices"])
-        if kind is REAL:
-            check.number(key, value, "(-inf, inf)")
+    if kind is REAL:
+        values = [check.number(key, value, "(-inf, inf)") + 0.0 for value in values]  # -0.0 is 0.0
     if not values or len(set(values)) < len(values):
         raise ValueError(f"{key}: expected at least one value, none of them twice, got {given!r}")
     return tuple(values)
@@ -357,13 +370,16 @@ def _values(key: str, field: Any, given: Any) -> tuple[Any, ...]:
 def _range(kind: Kind, text: str) -> list[Any]:
     """What start:stop:count stands for: `count` values at equal distances, both ends among them."""
     start, stop, count = text.split(":")
-    if int(count) < 1:
+    first, last, number = kind.parse(start), kind.parse(stop), int(count)
+    if not 1 <= number <= _MOST or not math.isfinite(last - first):
         raise ValueError(text)
-    steps = np.linspace(float(start), float(stop), int(count))
-    values = [float(f"{value:.12g}") for value in steps]  # 0.3, where the nearest sum is 0.30000000000000004
-    if kind is WHOLE and any(value != round(value) for value in values):
+    if kind is REAL:
+        # 0.3, where the nearest sum is 0.30000000000000004
+        return [float(f"{value:.12g}") for value in np.linspace(first, last, number)]
+    step, rest = divmod(last - first, max(1, number - 1))
+    if rest:
         raise ValueError(text)
-    return [int(value) for value in values] if kind is WHOLE else values
+    return [first + step * i for i in range(number)]
 
 
 @dataclass(frozen=True)
@@ -428,7 +444,7 @@ def parse(arguments: Sequence[str] | None) -> Command:
             metavar="",
             help=(setting["help"] + choices + default).replace("%", "%%"),
         )
-    flags.add_argument("--config", type=Path, metavar="", help="a TOML file of these settings; flags go before it")
+    flags.add_argument("--config", type=Path, metavar="", help="a TOML file of these settings; a flag overrides it")
     flags.add_argument("--dry-run", action="store_true", help="show the cells and how far they are, and do nothing")
     flags.add_argument("--quiet", action="store_true", help="show nothing but errors")
     flags = parser.add_argument_group("studies with settings of their own, but for --seeds, --data-dir and --out")

@@ -1,7 +1,7 @@
 """What a person sees of a sweep: in a terminal a bar and the running cells, elsewhere a line a round; then tables."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +15,8 @@ from fastprune.sweep.results import Best, Results, Row, Spread, times
 from fastprune.sweep.store import Progress as Cell
 
 _PLAIN_WIDTH = 120  # characters of a line where there is no terminal to ask
+_DAY = 24 * 3600.0  # seconds
+_NUMBERS = 56  # characters of a running cell's line behind its name
 _LABEL = 40  # characters of a cell's name in a line, at the most
 
 
@@ -27,7 +29,8 @@ class Display:
             console.width = _PLAIN_WIDTH
         self._plus_minus = "±" if console.encoding.startswith("utf") else "+-"
         columns = [BarColumn(30), TextColumn("{task.percentage:3.0f} %  {task.fields[cells]}")]
-        self._overall = Progress(*columns, TextColumn(" left"), TimeRemainingColumn(), TimeElapsedColumn())
+        clocks = [TextColumn(" left"), TimeRemainingColumn(), TimeElapsedColumn()]
+        self._overall = Progress(*columns, *clocks, speed_estimate_period=_DAY)  # rounds may take long
         self._running: dict[Settings, tuple[int, float]] = {}  # the round, and since when
         self._last: dict[Settings, Record] = {}
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
@@ -42,13 +45,11 @@ class Display:
         """Print lines, above the bar."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def data(self, name: str, data: Data) -> None:
-        """Say what there is to learn from."""
+    def data(self, name: str, data: Data, hidden: Iterable[tuple[int, ...]]) -> None:
+        """Say what there is to learn from, and by which networks."""
         train, held_out, test = (f"{len(x):,}" for x, _ in (data.train, data.held_out, data.test))
-        self.say(
-            f"{name}: {train} training, {held_out} held-out and {test} test samples; {data.features} features, "
-            f"{data.outputs} output{'s' if data.outputs > 1 else ''}"
-        )
+        networks = ", ".join("-".join(map(str, (data.features, *units, data.outputs))) for units in hidden)
+        self.say(f"{name}: {train} training, {held_out} held-out and {test} test samples; {networks}")
 
     def begin(self, sweep: Sweep, done: dict[str, Cell], workers: int, threads: int) -> None:
         """Open the sweep."""
@@ -72,7 +73,7 @@ class Display:
         self._began = time.monotonic()
         kept = f" ({self._finished} done before)" if self._finished else ""
         each = f" of {threads} threads" if threads > 1 else ""
-        self.say(f"{self._cells} cells{kept}, {workers} worker{'s' if workers > 1 else ''}{each}, in {sweep.folder}")
+        self.say(f"{_count(self._cells, 'cell')}{kept}, {_count(workers, 'worker')}{each}, in {sweep.folder}")
         if self._finished == self._cells:
             return
         if self.console.is_terminal and not self.console.quiet:
@@ -129,15 +130,14 @@ class Display:
 
     def results(self, results: Results) -> None:
         """Print the table of the sweep, and its best networks."""
-        grid = Table(box=None, padding=(0, 2, 0, 0))
-        names = [cell.dataset for cell in self._sweep.cells]
+        grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         if len(results.groups) == 1:
             for name in ("round", "sparsity", "compression", "pruned", "retrained", "to dense", "seeds"):
                 grid.add_column(name, justify="right")
             for row in results.groups[0].rows:
                 number = str(row.round) if row.round else "dense"
                 grid.add_row(number, f"{100 * row.sparsity:.2f} %", *self._columns(row, "pruned"))
-            title = f"{names[0]}: test accuracy in %"
+            title = f"{results.groups[0].settings.dataset}: test accuracy in %"
         else:
             grid.add_column("cells")
             for name in ("dense", "round", "compression", "retrained", "to dense", "seeds"):
@@ -151,6 +151,11 @@ class Display:
         self.console.print(grid)
         for name, best in results.best.items():
             self._best(results, name, best)
+        if bad := sum("collapsed" in cell.records[0].events for cell in results.cells):
+            self.say(
+                f"\nThe dense networks of {_count(bad, 'cell')} give one answer to all samples. A smaller learning "
+                "rate helps, and features scaled to about 1."
+            )
 
     def _columns(self, row: Row, *more: str) -> list[str]:
         seeds = f"{row.seeds}" + (f" ({row.failed} failed)" if row.failed else "")
@@ -176,7 +181,7 @@ class Display:
         return f"{self._sweep.label(cell)} seed={cell.seed}".strip()
 
     def _count(self) -> str:
-        return f"{self._finished} of {self._cells} cells"
+        return f"{self._finished} of {_count(self._cells, 'cell')}"
 
     def _log(self, cell: Settings, record: Record) -> None:
         """A line on a round."""
@@ -193,7 +198,7 @@ class Display:
     def _render(self) -> Group:
         """The bar, and a line for each running cell: the round it is in, and what the last one came to."""
         grid = Table(box=None, padding=(0, 1, 0, 0), show_header=bool(self._running))
-        grid.add_column("running", style="cyan", no_wrap=True)
+        grid.add_column("running", style="cyan", no_wrap=True, max_width=max(8, self.console.width - _NUMBERS))
         for name in ("round", "degree", "pruned", "retrained", "cost", "seconds"):
             grid.add_column(name, justify="right", no_wrap=True)
         for cell, (number, since) in list(self._running.items()):
@@ -213,6 +218,10 @@ class Display:
 def _cost(cell: Settings, round: int) -> int:
     """How long a round takes, in epochs; that without any takes some time, too."""
     return 1 + (cell.retrain_epochs if round else cell.epochs)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _left(progress: Cell) -> int:

@@ -7,8 +7,8 @@ depend on who ran what, nor on how often the sweep was stopped.
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +25,7 @@ from fastprune.sweep.store import Progress, Store
 from fastprune.team import count_threads
 from fastprune.trainer import DivergenceError
 
+_PATIENCE = 30.0  # seconds without a round, until it is asked whether the workers are still there
 RETRIES = 2  # of a round; a divergence is the same every time, and is not retried
 
 
@@ -124,6 +125,21 @@ def hired(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
         processes.shutdown(cancel_futures=True)  # at the end, too, nothing is left to do: and it takes no time
 
 
+def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str, Progress]) -> None:
+    """Refuse data that are not those of what is done.
+
+    Raises
+    ------
+    ValueError
+        If a data set has changed.
+    """
+    for cell in sweep.cells:
+        progress = done.get(cell.digest) or done.get(cell.dense_digest)
+        if progress is not None and progress.key != data(cell).key:
+            folder = str(sweep.folder)
+            raise ValueError(f"dataset: expected {cell.dataset!r} as {folder!r} was begun with, got other data")
+
+
 def execute(
     sweep: Sweep,
     data: Callable[[Settings], Data],
@@ -136,17 +152,9 @@ def execute(
 
     Raises
     ------
-    ValueError
-        If the folder holds cells of other data.
     OSError
         If something cannot be written, or the executor takes no more tasks.
     """
-    for cell in sweep.cells:
-        progress = done.get(cell.digest) or done.get(cell.dense_digest)
-        if progress is not None and progress.key != data(cell).key:
-            raise ValueError(
-                f"dataset: expected {cell.dataset!r} as {str(store.folder)!r} was begun with, got other data"
-            )
     observer.begin(sweep, done, workers.count(), workers.threads)
     left = any(cell.digest not in done or not done[cell.digest].finished for cell in sweep.cells)
     if left and not is_compiled(train_steps):
@@ -198,13 +206,17 @@ class _Loop:
                 self._waiting[cell.dense_digest] = [cell]
                 self._ready.append(_Job(cell, None))
         while self._ready or self._running:
-            while self._ready and len(self._running) < self._workers.count():
+            # At least one: where a cluster has lost all workers, a task waits for the next one.
+            while self._ready and len(self._running) < max(1, self._workers.count()):
                 job = self._ready.popleft()
                 self._observer.started(job.cell, job.round)
                 if job.round and job.state is None:
                     job.state = self._store.state(job.cell, job.round - 1)
                 self._submit(job)
-            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            done = wait(self._running, _PATIENCE, FIRST_COMPLETED).done
+            if not done:
+                self._workers.count()  # fails if a cluster is gone, whose futures might never be done
+            for future in done:
                 self._take(future, self._running.pop(future))
         return self._failures
 
@@ -212,7 +224,7 @@ class _Loop:
         task = Task(job.cell, job.round, job.state, self._workers.threads, self._data(job.cell).key, data)
         try:
             self._running[self._workers.executor.submit(work, task)] = job
-        except (BrokenExecutor, RuntimeError) as error:
+        except RuntimeError as error:  # broken, or shut down
             raise ConnectionError(f"executor: expected it to take tasks, got {text_of(error)}") from error
 
     def _take(self, future: Future[tuple[bytes, Record] | None], job: _Job) -> None:

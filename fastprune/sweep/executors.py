@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import multiprocessing
-import multiprocessing.connection
 import os
 import platform
 import queue
@@ -12,10 +11,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+
+_PATIENCE = 10  # seconds, with a cluster
 
 
 class Processes(Executor):
@@ -30,8 +32,10 @@ class Processes(Executor):
     """
 
     def __init__(self, count: int, begin: Callable[[], None]) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        # Workers live as long as this end of the pipe is open: until it is closed, or this process ends, even killed.
+        self._life, self._held = self._context.Pipe(duplex=False)
         self._begin = begin
-        self._others = set(multiprocessing.active_children())
         self._idle: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         self._pools = {self._pool() for _ in range(count)}
         for pool in self._pools:
@@ -43,7 +47,8 @@ class Processes(Executor):
         """Let an idle process call a function."""
         pool = self._idle.get()
         try:
-            future = pool.submit(fn, *args, **kwargs)
+            with _no_interrupts():
+                future = pool.submit(fn, *args, **kwargs)
         except BrokenProcessPool as error:  # its process died while it was idle
             future = Future()
             future.set_exception(error)
@@ -53,31 +58,45 @@ class Processes(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End all processes: with `cancel_futures` at once, whatever they do, and else when they have done it."""
         if cancel_futures:
-            for process in set(multiprocessing.active_children()) - self._others:
-                process.kill()
+            self._held.close()
         for pool in list(self._pools):
             pool.shutdown(wait, cancel_futures=cancel_futures)
+        self._held.close()
+        self._life.close()
 
     def _give_back(self, pool: ProcessPoolExecutor, done: Future[Any]) -> None:
+        """Take back a pool whose task is done, or a new one if its process died: a broken pool ends by itself."""
         if not done.cancelled() and isinstance(done.exception(), BrokenProcessPool):
             self._pools.discard(pool)
-            pool.shutdown(wait=False)
             pool = self._pool()
             self._pools.add(pool)
         self._idle.put(pool)
 
     def _pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (self._begin,))
+        return ProcessPoolExecutor(1, self._context, _begin, (self._life, self._begin))
 
 
-def _begin(begin: Callable[[], None]) -> None:
-    """Make a worker outlive neither Ctrl-C by a traceback, nor the process that it works for, even killed, at all."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Put Ctrl-C off, also in processes that are started meanwhile, until `_begin` in these."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(life: Connection, begin: Callable[[], None]) -> None:
+    """Make a worker leave Ctrl-C to the process that it works for, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def follow() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
+        life.poll(None)  # nothing is ever sent: it returns when the other end is gone
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
@@ -99,11 +118,14 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
     except ImportError:
         raise ValueError('cluster: Dask needs an extra: pip install "fastprune[dask]"') from None
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=_PATIENCE)
     except (OSError, ValueError) as error:
         raise ValueError(f"cluster: expected a Dask scheduler at tcp://HOST:PORT, got {address!r}: {error}") from None
     try:
-        client.wait_for_workers(1, timeout=30)
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError:
+            raise ValueError(f"cluster: expected workers at {address!r}, got none within {_PATIENCE} s") from None
         threads = client.nthreads()
         if (most := max(threads.values())) > 1:
             raise ValueError(
@@ -120,8 +142,6 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
                 yield executor, lambda: len(client.nthreads())
         finally:
             executor.shutdown(wait=False)
-    except TimeoutError:
-        raise ValueError(f"cluster: expected workers at {address!r}, got none within 30 s") from None
     finally:
         client.close()
 

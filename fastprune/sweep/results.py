@@ -166,10 +166,8 @@ class Results:
             for record in cell.records
         )
         _write_csv(folder / "seconds.csv", SECONDS, seconds)
-        best_files = {self.best_file(name) for name in self.best}
-        for path in folder.glob("best*.npz"):
-            if path.name not in best_files:  # of a sweep that had other data sets
-                path.unlink()
+        for stale in {"report.html", "best.npz"} - set(map(self.best_file, self.best)):
+            (folder / stale).unlink(missing_ok=True)  # of a sweep that was smaller, or of another data set
         for name, best in self.best.items():
             with atomic_write(folder / self.best_file(name)) as file:
                 file.write((folder / "networks" / f"{best.cell.settings.digest}.npz").read_bytes())

@@ -5,17 +5,18 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
+from fastprune import check
 from fastprune.files import atomic_write
 from fastprune.sweep.cell import check_settings
 from fastprune.sweep.config import Sweep, read_toml
-from fastprune.sweep.engine import Failure, Workers, execute, hired, load_data
+from fastprune.sweep.engine import Failure, Workers, check_data, execute, hired, load_data
 from fastprune.sweep.report import write_report
 from fastprune.sweep.results import Results
 from fastprune.sweep.store import Store
 
 
 def run_sweep(
-    sweep: Sweep, *, executor: Executor | None = None, workers: int = 1, quiet: bool = False
+    sweep: Sweep, *, executor: Executor | None = None, workers: int | None = None, quiet: bool = False
 ) -> tuple[Results, list[Failure]]:
     """Run what is not done of a sweep, and write its results and its report.
 
@@ -26,8 +27,8 @@ def run_sweep(
     executor : concurrent.futures.Executor, optional
         Who runs the rounds, instead of the processes or the cluster that the sweep names: MPI's, Ray's, or any other
         whose workers run one task at a time and can import fastprune. They need no disk in common.
-    workers : int, default 1
-        How many rounds that executor runs at a time.
+    workers : int, optional
+        How many rounds that executor runs at a time; to be given with one.
     quiet : bool, default False
         Whether to print nothing.
 
@@ -46,6 +47,11 @@ def run_sweep(
         If the folder cannot be written to, or the executor takes no more tasks. What was finished is kept: the same
         sweep goes on from there. So it is after Ctrl-C.
 
+    Notes
+    -----
+    Without an executor, processes are spawned, which import the script that calls this: the call has to stand under
+    `if __name__ == "__main__":` there.
+
     Examples
     --------
     >>> import tempfile
@@ -53,23 +59,34 @@ def run_sweep(
     >>> from fastprune.sweep import Sweep, run_sweep
     >>> with tempfile.TemporaryDirectory() as path, ThreadPoolExecutor(1) as executor:
     ...     sweep = Sweep.of({"hidden": "20", "seeds": 0, "rule": "std", "quality": "0.5,1", "rounds": 2, "out": path})
-    ...     results, failures = run_sweep(sweep, executor=executor, quiet=True)
+    ...     results, failures = run_sweep(sweep, executor=executor, workers=1, quiet=True)
     >>> [round(cell.records[-1].sparsity, 1) for cell in results.cells], failures
     ([0.6, 0.8], [])
     """
     from fastprune.sweep.display import Display  # here, because a worker has nothing to display
 
+    if not isinstance(sweep, Sweep):
+        raise ValueError(f"sweep: expected a Sweep, from Sweep.of, got {type(sweep).__name__}")
+    given = None
+    if executor is not None:
+        count = check.integer("workers", workers, 1)
+        given = Workers(executor, lambda: count, sweep.threads or 1)
     display = Display(quiet)
     data = load_data(sweep)
     check_settings(sweep.cells, data)
     folder, store = sweep.folder, Store(sweep.folder)
-    given = executor and Workers(executor, lambda: workers, sweep.threads or 1)
-    with contextlib.nullcontext(given) if given else hired(sweep, data) as those, store.locked():
+    store.check()
+    with hired(sweep, data) if given is None else contextlib.nullcontext(given) as those, store.locked():
         done = store.load(sweep.cells)
+        check_data(sweep, data, done)
         _write(folder / "sweep.toml", sweep.to_toml())
         try:
             for name, about in {cell.dataset: data(cell) for cell in sweep.cells}.items():
-                display.data(name, about)
+                display.data(name, about, sweep.axis("hidden"))
+            if others := store.others(sweep.cells):
+                display.say(
+                    f"{folder} has {others} more finished cells, which this grid, and so its results, leave out."
+                )
             with display:
                 failures = execute(sweep, data, store, done, display, those)
         except BaseException:
@@ -93,10 +110,10 @@ def make_report(folder: Path) -> list[Path]:
     ValueError
         If it is no folder of a sweep, or no cell is begun.
     """
-    try:
-        sweep = replace(Sweep.of(read_toml(folder / "sweep.toml")), out=str(folder))
-    except ValueError as error:
-        raise ValueError(f"report: expected the folder of a sweep, got {str(folder)!r}: {error}") from None
+    file = folder / "sweep.toml"
+    if not file.is_file():
+        raise ValueError(f"report: expected the folder of a sweep, got {str(folder)!r}, which has no sweep.toml")
+    sweep = replace(Sweep.of(read_toml(file)), out=str(folder))
     results = Results(sweep, Store(folder).load(sweep.cells))
     if not results.cells:
         raise ValueError(f"report: expected a sweep with a finished round, got {str(folder)!r} without")

@@ -13,11 +13,12 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ import numpy as np
 from fastprune.files import atomic_write, read_npz
 from fastprune.sweep.cell import Record, saved_network
 from fastprune.sweep.config import DENSE, FIELDS, Settings
+
+_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -103,17 +106,20 @@ class Progress:
         progress = cls(settings, head["data"], lines)
         if progress.count == 0 or progress.last.round != progress.count - 1:
             raise ValueError("a part of a record")
-        theirs, ours = head["settings"], _plain(settings)
+        theirs, ours = _DEFAULTS | head["settings"], _plain(settings)  # which it may not have known all of
         if theirs != ours:
             for name in FIELDS if progress.count > 1 else DENSE:
-                if theirs.get(name) != ours[name]:
-                    raise ValueError(f"the record of a cell with {name} = {theirs.get(name)!r}, not {ours[name]!r}")
+                if theirs[name] != ours[name]:
+                    raise ValueError(f"the record of a cell with {name} = {theirs[name]!r}, not {ours[name]!r}")
         return progress
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Settings as they come back from JSON."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.values.items()}
+
+
+_DEFAULTS = _plain(Settings())
 
 
 def held_out_accuracy(record: Record) -> float:
@@ -136,6 +142,21 @@ class Store:
         self.store, self.networks = folder / "store", folder / "networks"
         self._dense, self._rounds, self._cells = (self.store / name for name in ("dense", "rounds", "cells"))
 
+    def check(self) -> None:
+        """Refuse a folder of other things, which a sweep could write over.
+
+        Raises
+        ------
+        ValueError
+            If there are some.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"out: expected a folder, got the file {str(self.folder)!r}")
+        if self.folder.is_dir() and not self.store.is_dir() and any(self.folder.iterdir()):
+            raise ValueError(
+                f"out: expected a new folder or that of a sweep, got {str(self.folder)!r}, with other files"
+            )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other commands off the folder, which is made if need be, and clear away what was half written.
@@ -143,27 +164,23 @@ class Store:
         Raises
         ------
         ValueError
-            If another command works on it.
+            If another command works on it, or it is not a sweep's.
         OSError
             If it cannot be written to.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"out: expected a folder, got the file {str(self.folder)!r}")
+        self.check()
         for folder in (self._dense, self._rounds, self._cells, self.networks):
             folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=self.store).close()  # an OSError that says what is wrong
-        # SQLite's is a lock that knows every platform, and goes with its process, however that ends.
-        lock = sqlite3.connect(self.store / "lock.db", timeout=0, isolation_level=None)
+        lock = _lock(self.store / "lock.db", self._holder)
         try:
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError:
-                raise ValueError(
-                    f"out: expected a folder that no other command works on, got {self._holder()}"
-                ) from None
             for folder in (self.folder, self.store, self._dense, self._rounds, self._cells, self.networks):
                 for part in folder.glob(".*.part"):
                     part.unlink()
+            finished = {path.stem for path in self._cells.iterdir()}
+            for path in self._rounds.iterdir():
+                if path.stem.rpartition("-")[0] in finished:
+                    path.unlink()
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             _write_text(
                 self.store / "holder.json",
@@ -181,12 +198,19 @@ class Store:
         ValueError
             If a file is damaged.
         """
+        for _ in range(_TRIES):
+            try:
+                return self._load(cells)
+            except FileNotFoundError:  # a command that works on the folder has just gone on
+                continue
+        raise ValueError(f"{str(self.folder)!r}: expected files that stay for a moment, got them gone {_TRIES} times")
+
+    def _load(self, cells: Sequence[Settings]) -> dict[str, Progress]:
         finished, dense_networks = _names(self._cells), _names(self._dense)
         last: dict[str, int] = {}
         for name in _names(self._rounds):
-            digest, _, number = name.removesuffix(".npz").rpartition("-")
-            if name.endswith(".npz"):
-                last[digest] = max(last.get(digest, 0), int(number))
+            if found := re.fullmatch(r"([0-9a-f]+)-(\d+)\.npz", name):
+                last[found[1]] = max(last.get(found[1], 0), int(found[2]))
         done: dict[str, Progress] = {}
         for cell in cells:
             if f"{cell.digest}.jsonl" in finished:
@@ -196,6 +220,10 @@ class Store:
             elif f"{cell.dense_digest}.npz" in dense_networks and cell.dense_digest not in done:
                 done[cell.dense_digest] = self._read(self._path(cell, 0), cell)
         return done
+
+    def others(self, cells: Sequence[Settings]) -> int:
+        """How many finished cells there are besides these."""
+        return len({Path(name).stem for name in _names(self._cells)} - {cell.digest for cell in cells})
 
     def state(self, cell: Settings, round: int) -> bytes:
         """The state of a cell after a round that is kept.
@@ -246,6 +274,8 @@ class Store:
             text = path.read_text() if path.suffix == ".jsonl" else str(read_npz(path, ["progress"])["progress"])
             return Progress.from_text(text, cell)
         except (ValueError, KeyError, TypeError, OSError) as error:
+            if not path.exists():
+                raise FileNotFoundError(path) from error
             raise _damaged(path, error) from error
 
     def _holder(self) -> str:
@@ -256,6 +286,21 @@ class Store:
         except (OSError, ValueError, KeyError):
             who = "a command that has just begun"
         return f"{str(self.folder)!r}, which is held by {who}"
+
+
+def _lock(path: Path, holder: Callable[[], str]) -> sqlite3.Connection:
+    """Hold a lock until the connection is closed. SQLite's knows every platform, and goes with its process."""
+    lock = None
+    try:
+        lock = sqlite3.connect(path, timeout=0, isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if lock is not None:
+            lock.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise ValueError(f"out: expected a folder that no other command works on, got {holder()}") from None
+        raise OSError(f"{str(path)!r}: expected a file to lock, got an error: {error}") from error
+    return lock
 
 
 def _write_text(path: Path, text: str) -> None:

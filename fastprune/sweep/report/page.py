@@ -66,7 +66,7 @@ def write_report(results: Results, failures: Sequence[Failure], folder: Path) ->
         command=html.escape(
             f"python -m fastprune.sweep --config sweep.toml --out {shlex.quote(results.sweep.folder.name)}"
         ),
-        toml=html.escape("".join(line for line in results.sweep.to_toml().splitlines(True) if line[:4] != "out ")),
+        toml=html.escape(results.sweep.to_toml()),
         use=html.escape(_use(results)),
         versions=html.escape(_versions()),
     )
@@ -103,8 +103,7 @@ def _section(results: Results, name: str, folder: Path, alone: bool) -> str:
         networks = saved_network(cell, store.state(cell, 0)), load(store.network(cell))
 
     def label(of: Group) -> str:
-        parts = results.sweep.label(of.settings).split()
-        return " ".join(part for part in parts if not part.startswith("dataset="))
+        return results.sweep.label(of.settings, without="dataset")
 
     subject = Subject(groups, label, group, best.record if best else None, networks)
     try:
