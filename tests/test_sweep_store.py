@@ -287,7 +287,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_error(whole, small_disk, tmp_
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     result = sweep(*GRID, "--out", small_disk / "out", cwd=tmp_path)
     assert result.returncode == 2
-    assert re.fullmatch(r"fastprune.sweep: \[Errno 30\] Read-only file system: '.*'; what was .*\n", result.stderr)
+    assert re.fullmatch(r"fastprune.sweep: \[Errno 30\] Read-only file system: '.*'\n", result.stderr)
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path, capsys):
