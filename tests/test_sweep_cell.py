@@ -149,7 +149,7 @@ def test_all_that_a_round_calls_is_compiled_by_the_warming_up(data):
     """Workers find all of it in the cache: a second compilation would be made in each of them at once."""
     from fastprune.kernels import activation, linear, loss, select, steps, tile, update
 
-    engine._compile()
+    engine.compile_kernels()
     modules = (activation, linear, loss, select, steps, tile, update)
     dispatchers = [value for module in modules for value in vars(module).values() if hasattr(value, "signatures")]
     before = [len(dispatcher.signatures) for dispatcher in dispatchers]

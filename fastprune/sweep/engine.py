@@ -6,9 +6,12 @@ depend on who ran what, nor on how often the sweep was stopped.
 
 import dataclasses
 import functools
+import queue
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,8 +19,6 @@ from typing import Protocol
 import numpy as np
 
 from fastprune.datasets import Dataset
-from fastprune.kernels.jit import is_compiled
-from fastprune.kernels.steps import train_steps
 from fastprune.sweep.cell import Data, Record, Source, Task, advance, read_here, work
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.executors import Processes, cluster
@@ -43,9 +44,6 @@ class Observer(Protocol):
 
     def begin(self, sweep: Sweep, done: dict[str, Progress], workers: int, threads: int) -> None:
         """The sweep begins, or goes on from what is done."""
-
-    def compiling(self) -> None:
-        """The kernels are compiled."""
 
     def started(self, cell: Settings, round: int) -> None:
         """A round of a cell is handed out; round 0 is dense training."""
@@ -103,6 +101,27 @@ class Workers:
     threads: int
 
 
+_Result = tuple[bytes, Record] | None
+Events = queue.SimpleQueue[Future[_Result] | None]
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Events]:
+    """What comes in: rounds that are done, and None for Ctrl-C, which otherwise does nothing in this context.
+
+    An exception out of the blue could leave a lock of the executor held, for which its threads would wait for good.
+    """
+    events: Events = queue.SimpleQueue()
+    if threading.current_thread() is not threading.main_thread():  # which alone has to do with signals
+        yield events
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: events.put(None))
+    try:
+        yield events
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def hired(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
     """The workers that a sweep names: processes of this machine, each with its share of the cores, or a cluster.
@@ -147,23 +166,22 @@ def execute(
     done: dict[str, Progress],
     observer: Observer,
     workers: Workers,
+    events: Events,
 ) -> list[Failure]:
     """Run what is not done of a sweep whose store is locked; `done`, as `Store.load` gives it, is kept up to date.
 
     Raises
     ------
+    KeyboardInterrupt
+        If there was Ctrl-C.
     OSError
         If something cannot be written, or the executor takes no more tasks.
     """
     observer.begin(sweep, done, workers.count(), workers.threads)
-    left = any(cell.digest not in done or not done[cell.digest].finished for cell in sweep.cells)
-    if left and not is_compiled(train_steps):
-        observer.compiling()
-        _compile()
-    return _Loop(data, store, done, observer, workers).run(sweep.cells)
+    return _Loop(data, store, done, observer, workers, events).run(sweep.cells)
 
 
-def _compile() -> None:
+def compile_kernels() -> None:
     """Compile what a cell needs, and leave it in the cache for the workers."""
     rng = np.random.default_rng(0)
     y = np.arange(40) % 3
@@ -184,12 +202,13 @@ class _Loop:
         done: dict[str, Progress],
         observer: Observer,
         workers: Workers,
+        events: Events,
     ) -> None:
         self._data, self._store, self._done, self._observer = data, store, done, observer
-        self._workers = workers
+        self._workers, self._events = workers, events
         self._ready: deque[_Job] = deque()  # a cell that is under way comes before the next one
         self._waiting: dict[str, list[Settings]] = {}  # for a dense network
-        self._running: dict[Future[tuple[bytes, Record] | None], _Job] = {}
+        self._running: dict[Future[_Result], _Job] = {}
         self._failures: list[Failure] = []
 
     def run(self, cells: Sequence[Settings]) -> list[Failure]:
@@ -213,21 +232,26 @@ class _Loop:
                 if job.round and job.state is None:
                     job.state = self._store.state(job.cell, job.round - 1)
                 self._submit(job)
-            done = wait(self._running, _PATIENCE, FIRST_COMPLETED).done
-            if not done:
+            try:
+                event = self._events.get(timeout=_PATIENCE)
+            except queue.Empty:
                 self._workers.count()  # fails if a cluster is gone, whose futures might never be done
-            for future in done:
-                self._take(future, self._running.pop(future))
+                continue
+            if event is None:
+                raise KeyboardInterrupt
+            self._take(event, self._running.pop(event))
         return self._failures
 
     def _submit(self, job: _Job, data: Data | None = None) -> None:
         task = Task(job.cell, job.round, job.state, self._workers.threads, self._data(job.cell).key, data)
         try:
-            self._running[self._workers.executor.submit(work, task)] = job
+            future = self._workers.executor.submit(work, task)
         except RuntimeError as error:  # broken, or shut down
             raise ConnectionError(f"executor: expected it to take tasks, got {text_of(error)}") from error
+        self._running[future] = job
+        future.add_done_callback(self._events.put)
 
-    def _take(self, future: Future[tuple[bytes, Record] | None], job: _Job) -> None:
+    def _take(self, future: Future[_Result], job: _Job) -> None:
         try:
             result = future.result()
         except Exception as error:  # whatever befell it: the other cells go on

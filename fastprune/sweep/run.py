@@ -7,9 +7,20 @@ from pathlib import Path
 
 from fastprune import check
 from fastprune.files import atomic_write
+from fastprune.kernels.jit import is_compiled
+from fastprune.kernels.steps import train_steps
 from fastprune.sweep.cell import check_settings
 from fastprune.sweep.config import Sweep, read_toml
-from fastprune.sweep.engine import Failure, Workers, check_data, execute, hired, load_data
+from fastprune.sweep.engine import (
+    Failure,
+    Workers,
+    check_data,
+    compile_kernels,
+    deferred_interrupts,
+    execute,
+    hired,
+    load_data,
+)
 from fastprune.sweep.report import write_report
 from fastprune.sweep.results import Results
 from fastprune.sweep.store import Store
@@ -76,7 +87,11 @@ def run_sweep(
     check_settings(sweep.cells, data)
     folder, store = sweep.folder, Store(sweep.folder)
     store.check()
-    with hired(sweep, data) if given is None else contextlib.nullcontext(given) as those, store.locked():
+    if given is None and sweep.cluster is None and not is_compiled(train_steps):
+        display.compiling()
+        compile_kernels()
+    ours = hired(sweep, data) if given is None else contextlib.nullcontext(given)
+    with deferred_interrupts() as events, ours as those, store.locked():
         done = store.load(sweep.cells)
         check_data(sweep, data, done)
         _write(folder / "sweep.toml", sweep.to_toml())
@@ -88,7 +103,7 @@ def run_sweep(
                     f"{folder} has {others} more finished cells, which this grid, and so its results, leave out."
                 )
             with display:
-                failures = execute(sweep, data, store, done, display, those)
+                failures = execute(sweep, data, store, done, display, those, events)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 Results(sweep, done).write(folder)
