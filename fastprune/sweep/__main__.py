@@ -1,6 +1,7 @@
 """The command `python -m fastprune.sweep`."""
 
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -104,4 +105,7 @@ def _fail(message: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == 130:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would find nothing left to stop
+    sys.exit(code)
