@@ -60,6 +60,7 @@ SHOWN = {
     "warm_start",
     "seconds",
     "two trainings side by side have this times the pace of one",
+    "share of time in which rounds are written",
 }
 
 

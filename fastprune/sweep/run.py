@@ -72,7 +72,7 @@ def run_sweep(
     ...     sweep = Sweep.of({"hidden": "20", "seeds": 0, "rule": "std", "quality": "0.5,1", "rounds": 2, "out": path})
     ...     results, failures = run_sweep(sweep, executor=executor, workers=1, quiet=True)
     >>> [round(cell.records[-1].sparsity, 1) for cell in results.cells], failures
-    ([0.6, 0.8], [])
+    ([0.7, 0.9], [])
     """
     from fastprune.sweep.display import Display  # here, because a worker has nothing to display
 
