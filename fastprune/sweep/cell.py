@@ -55,6 +55,9 @@ class Record(NamedTuple):
     seconds: float
 
 
+_UNKNOWN: dict[str, Any] = dict.fromkeys(Record._fields)
+
+
 @dataclass(frozen=True)
 class Data:
     """What a cell trains on and is measured by, and its key: a digest of all of it."""
@@ -268,61 +271,40 @@ def _prepare(settings: Settings, network: MLP) -> tuple[Trainer, Pruner]:
 
 
 def _dense_record(network: MLP, scores: Scores, settings: Settings, seconds: float) -> Record:
-    return Record(
-        round=0,
-        requested=None,
-        requested_sparsity=None,
-        sparsity=0.0,
-        prunable_sparsity=0.0,
-        layer_sparsity=[0.0] * network.layers,
-        effective_sparsity=0.0,
-        compression=1.0,
-        live=network.total_weights,
-        removed=0,
-        dead_units=[0] * (network.layers - 1),
-        execution=network.execution,
-        before_train_accuracy=None,
-        before_train_loss=None,
-        before_test_accuracy=None,
-        before_test_loss=None,
-        **_scores("after", scores),
-        fit_learning_rate=settings.learning_rate,
-        fit_epochs=settings.epochs,
-        failed=False,
-        events=["collapsed"] if scores.train.collapsed else [],
-        seconds=seconds,
-    )
+    known = {
+        "round": 0,
+        "sparsity": 0.0,
+        "prunable_sparsity": 0.0,
+        "layer_sparsity": [0.0] * network.layers,
+        "effective_sparsity": 0.0,
+        "compression": 1.0,
+        "live": network.total_weights,
+        "removed": 0,
+        "dead_units": [0] * (network.layers - 1),
+        "execution": network.execution,
+        "fit_learning_rate": settings.learning_rate,
+        "fit_epochs": settings.epochs,
+        "failed": False,
+        "events": ["collapsed"] if scores.train.collapsed else [],
+        "seconds": seconds,
+    }
+    return Record(**_UNKNOWN | known | _scores("after", scores))
 
 
 def _record(network: MLP, record: RoundRecord, held_out: Evaluation | None) -> Record:
     """A round's record; a failed one tells of the network that was given up."""
-    after = {
-        f"after_{which}_{what}": None for which in ("train", "validation", "test") for what in ("accuracy", "loss")
+    known = {name: value for name, value in vars(record).items() if name in Record._fields}
+    known |= {name: list(value) for name, value in known.items() if isinstance(value, tuple)}
+    known |= {
+        "compression": network.total_weights / record.live if record.live else None,
+        "fit_learning_rate": record.learning_rate,
+        "fit_epochs": record.epochs,
+        "events": [str(event) for event in record.events],
     }
+    known |= _scores("before", record.before)
     if record.after is not None:
-        after |= _scores("after", replace(record.after, validation=held_out))
-    assert not isinstance(record.requested, Mapping)
-    return Record(
-        round=record.round,
-        requested=record.requested,
-        requested_sparsity=record.requested_sparsity,
-        sparsity=record.sparsity,
-        prunable_sparsity=record.prunable_sparsity,
-        layer_sparsity=list(record.layer_sparsity),
-        effective_sparsity=record.effective_sparsity,
-        compression=network.total_weights / record.live if record.live else None,
-        live=record.live,
-        removed=record.removed,
-        dead_units=list(record.dead_units),
-        execution=list(record.execution),
-        **_scores("before", record.before),
-        **after,
-        fit_learning_rate=record.learning_rate,
-        fit_epochs=record.epochs,
-        failed=record.failed,
-        events=[str(event) for event in record.events],
-        seconds=record.seconds,
-    )
+        known |= _scores("after", replace(record.after, validation=held_out))
+    return Record(**_UNKNOWN | known)
 
 
 def _scores(when: str, scores: Scores) -> dict[str, Any]:

@@ -42,9 +42,6 @@ class Failure:
 class Observer(Protocol):
     """Whoever is to be told how a sweep gets on."""
 
-    def begin(self, sweep: Sweep, done: dict[str, Progress], workers: int, threads: int) -> None:
-        """The sweep begins, or goes on from what is done."""
-
     def started(self, cell: Settings, round: int) -> None:
         """A round of a cell is handed out; round 0 is dense training."""
 
@@ -159,28 +156,6 @@ def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str
             raise ValueError(f"dataset: expected {cell.dataset!r} as {folder!r} was begun with, got other data")
 
 
-def execute(
-    sweep: Sweep,
-    data: Callable[[Settings], Data],
-    store: Store,
-    done: dict[str, Progress],
-    observer: Observer,
-    workers: Workers,
-    events: Events,
-) -> list[Failure]:
-    """Run what is not done of a sweep whose store is locked; `done`, as `Store.load` gives it, is kept up to date.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        If there was Ctrl-C.
-    OSError
-        If something cannot be written, or the executor takes no more tasks.
-    """
-    observer.begin(sweep, done, workers.count(), workers.threads)
-    return _Loop(data, store, done, observer, workers, events).run(sweep.cells)
-
-
 def compile_kernels() -> None:
     """Compile what a cell needs, and leave it in the cache for the workers."""
     rng = np.random.default_rng(0)
@@ -192,8 +167,11 @@ def compile_kernels() -> None:
     advance(cell, 1, state, data, 1)
 
 
-class _Loop:
-    """Hands out rounds, so many at a time, and takes what comes back."""
+class Loop:
+    """Hands out rounds, so many at a time, and takes what comes back; `done` is kept up to date.
+
+    `done` is as `Store.load` gives it, and the store is locked.
+    """
 
     def __init__(
         self,
@@ -212,7 +190,15 @@ class _Loop:
         self._failures: list[Failure] = []
 
     def run(self, cells: Sequence[Settings]) -> list[Failure]:
-        """Run all that is not done; return what failed."""
+        """Run all that is not done; return what failed.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If there was Ctrl-C.
+        OSError
+            If something cannot be written, or the executor takes no more tasks.
+        """
         for cell in cells:
             if progress := self._done.get(cell.digest):
                 if not progress.finished:

@@ -13,11 +13,11 @@ from fastprune.sweep.cell import check_settings
 from fastprune.sweep.config import Sweep, read_toml
 from fastprune.sweep.engine import (
     Failure,
+    Loop,
     Workers,
     check_data,
     compile_kernels,
     deferred_interrupts,
-    execute,
     hired,
     load_data,
 )
@@ -103,7 +103,8 @@ def run_sweep(
                     f"{folder} has {others} more finished cells, which this grid, and so its results, leave out."
                 )
             with display:
-                failures = execute(sweep, data, store, done, display, those, events)
+                display.begin(sweep, done, those.count(), those.threads)
+                failures = Loop(data, store, done, display, those, events).run(sweep.cells)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 Results(sweep, done).write(folder)
