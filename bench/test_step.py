@@ -84,9 +84,10 @@ def test_alexnet(benchmark):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize(("density", "floor"), [(0.1, 2.0), (0.02, 3.5)])
+# Half of the least that a processor showed: 3.05 and 6.0, AMD Zen 3 with AVX2, not quiet. (With AVX-512: 5.2 and 8.4.)
+@pytest.mark.parametrize(("density", "floor"), [(0.1, 1.5), (0.02, 3.0)])
 def test_quick_step(benchmark, trained, density, floor):
-    """Floors at half of what a quiet machine shows, for peers that are always there."""
+    """Floors for peers that are always there."""
     trainer, x, y = trained((784, 300, 100, 10))
     ratios = step_against(benchmark, pruned(trainer, density), x, y, 50, quick=True)
     assert min(ratios.values()) >= floor

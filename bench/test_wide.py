@@ -47,6 +47,7 @@ def test_full_batch(benchmark, density):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize(("density", "floor"), [(1, 2.5), (0.14, 6.5)])
+# 0.6 of the least that a processor showed: 2.18 and 4.62, an Intel server with AVX-512. (AMD: at least 2.3 and 8.)
+@pytest.mark.parametrize(("density", "floor"), [(1, 1.3), (0.14, 2.8)])
 def test_quick_full_batch(benchmark, density, floor):
     assert against_numpy(benchmark, density)["NumPy, float64"] >= floor
