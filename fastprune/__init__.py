@@ -2,11 +2,13 @@
 
 from fastprune import schedules
 from fastprune.datasets import Dataset, load_dataset, make_binary_images
+from fastprune.evaluation import Evaluation
 from fastprune.frozen import FrozenMLP
 from fastprune.network import MLP, load
 from fastprune.pruner import Event, Pruner, PruneRecord, RoundRecord, Scores
 from fastprune.sensitivity import Sensitivity
-from fastprune.trainer import DivergenceError, Epoch, Evaluation, History, Progress, State, Trainer
+from fastprune.state import State
+from fastprune.trainer import DivergenceError, Epoch, History, Progress, Trainer, TrainingWarning
 
 __version__ = "0.1.0"
 
@@ -27,6 +29,7 @@ __all__ = [
     "Sensitivity",
     "State",
     "Trainer",
+    "TrainingWarning",
     "load",
     "load_dataset",
     "make_binary_images",

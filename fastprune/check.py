@@ -1,8 +1,9 @@
 """The border: what comes in is refused with its name, what was expected and what came, or becomes a C-ordered array."""
 
+import inspect
 import numbers
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,34 @@ def boolean(name: str, value: Any) -> bool:
     return value
 
 
+def function(name: str, value: Any, expected: str) -> Any:
+    """`value`, if it can be called with one argument; `expected` says what for."""
+    try:
+        if callable(value):
+            inspect.signature(value).bind(None)
+            return value
+    except TypeError as error:
+        raise ValueError(f"{name}: expected {expected}, got {value!r} ({error})") from None
+    except ValueError:  # some built-in functions tell no signature
+        return value
+    raise ValueError(f"{name}: expected {expected}, got {value!r}")
+
+
+class Checked:
+    """A class whose attributes are checked whenever they are set, by the functions of a table."""
+
+    _checks: ClassVar[Mapping[str, Callable[[str, Any], Any]]]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = self._checks.get(name)
+        object.__setattr__(self, name, value if check is None else check(name, value))
+
+
+def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """The same check, which also lets None pass."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
 def pair(name: str, value: Any) -> tuple[Any, Any]:
     """`value`, if it is a pair of samples and labels."""
     if not isinstance(value, tuple | list) or len(value) != 2:
@@ -57,11 +86,18 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
-def _numeric(name: str, value: Any, expected: str) -> npt.NDArray[Any]:
+_OF_TEXT = "; np.unique({0}, return_inverse=True)[1] numbers classes from 0"
+
+
+def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDArray[Any]:
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected {expected}, got a masked array; fill in what is masked, or leave it out")
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} of unequal rows") from None
+    if array.dtype.kind in "SU" or (array.dtype == object and array.size and isinstance(array.flat[0], str)):
+        raise ValueError(f"{name}: expected {expected}, got text{of_text.format(name)}")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected {expected}, got dtype {array.dtype}")
     return array
@@ -85,7 +121,12 @@ def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
     expected = f"finite numbers of shape (N, {features})"
     array = _numeric(name, x, expected)
     if array.ndim != 2 or array.shape[1] != features:
-        raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
+        advice = ""
+        if array.shape == (features,):
+            advice = f"; a single sample is {name}.reshape(1, -1)"
+        elif array.ndim > 2 and int(np.prod(array.shape[1:])) == features:
+            advice = f"; {name}.reshape(len({name}), -1) makes a row of each"
+        raise ValueError(f"{name}: expected {expected}, got shape {array.shape}{advice}")
     if array.shape[0] == 0:
         raise ValueError(f"{name}: expected at least one sample, got none")
     return _floats(name, array, dtype, expected)
@@ -98,10 +139,15 @@ def whole(array: npt.NDArray[Any]) -> bool:
 
 def infer_loss(name: str, y: Any, outputs: int) -> str:
     """The loss that the labels stand for; see `fastprune.MLP`."""
-    array = _numeric(name, y, "numbers")
+    array = _numeric(name, y, "numbers", _OF_TEXT)
     if outputs > 1 and array.ndim == 1 and whole(array):
         return "softmax_cross_entropy"
     yes_or_no = bool(((array == 0) | (array == 1)).all())
+    if yes_or_no and array.ndim == 2 and array.shape[1] == outputs > 1 and (array.sum(axis=1) == 1).all():
+        raise ValueError(
+            f"{name}: expected the classes themselves, got one-hot rows; {name}.argmax(axis=1) are the classes. If "
+            "outputs are to say yes or no each for itself, name the loss: 'sigmoid_cross_entropy'"
+        )
     if yes_or_no or (outputs == 1 and array.dtype.kind != "f"):
         return "sigmoid_cross_entropy"
     return "mean_squared_error"
@@ -111,17 +157,19 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
     """`y` as (labels, targets), of which `loss` needs one; the other is empty."""
     if loss == "softmax_cross_entropy":
         expected = f"integers of shape ({count},) in 0 .. {outputs - 1}"
-        array = _numeric(name, y, expected)
+        array = _numeric(name, y, expected, _OF_TEXT)
         is_whole = whole(array)
         if array.shape != (count,) or not is_whole:
             came = f"shape {array.shape}" if is_whole else "fractions"
             raise ValueError(f"{name}: expected {expected}, got {came}")
         if array.min() < 0 or array.max() >= outputs:
-            raise ValueError(f"{name}: expected {expected}, got values from {array.min()} to {array.max()}")
+            low, high = array.min(), array.max()
+            advice = f"; classes begin with 0: train on {name} - 1" if (low, high) == (1, outputs) else ""
+            raise ValueError(f"{name}: expected {expected}, got values from {low} to {high}{advice}")
         return np.require(array, np.int64, ["C", "A", "W"]), np.empty((0, 0), dtype)
     bounded = loss == "sigmoid_cross_entropy"
     expected = f"{'numbers in 0 .. 1' if bounded else 'finite numbers'} of shape ({count}, {outputs})"
-    array = _numeric(name, y, expected)
+    array = _numeric(name, y, expected, _OF_TEXT)
     if outputs == 1 and array.shape == (count,):
         array = array.reshape(count, 1)
     if array.shape != (count, outputs):
@@ -130,6 +178,21 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
     if bounded and (targets.min() < 0 or targets.max() > 1):
         raise ValueError(
             f"{name}: expected {expected}, got values from {targets.min():g} to {targets.max():g}; values to meet want "
-            "MLP(..., loss='mean_squared_error')"
+            "MLP(..., loss='mean_squared_error'), or the same in fit"
         )
     return np.empty(0, np.int64), targets
+
+
+_SCALES = 0.01, 10.0  # of features that train well, with room to spare
+
+
+def scale(x: Floats) -> str | None:
+    """What to say of samples (N, F) whose features are far from scale 1; None if they are not."""
+    mean_squares = np.einsum("nf,nf->f", x, x, dtype=np.float64) / len(x)
+    largest = float(np.sqrt(mean_squares.max()))
+    if largest == 0 or _SCALES[0] <= largest <= _SCALES[1]:
+        return None
+    return (
+        f"features are far from scale 1 (root mean square up to {largest:.3g}), so that training may collapse or "
+        "diverge, or go slowly. Divide pixels by 255; scale columns to mean 0 and standard deviation 1"
+    )

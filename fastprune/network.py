@@ -17,7 +17,8 @@ from fastprune.inference import Predictor, forward
 from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
 from fastprune.kernels.layout import Bytes, Floats, Ints, Layout
 from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
-from fastprune.storage import EXECUTIONS, from_positions, positions_of, stored_sparsely
+from fastprune.state import State
+from fastprune.storage import EXECUTIONS, Storage, from_positions, positions_of, stored_sparsely
 from fastprune.team import Threads
 
 ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
@@ -132,9 +133,19 @@ class MLP(Predictor):
 
     def _store(self, positions: Sequence[Ints | None], execution: list[str]) -> None:
         """Make room for the parameters; where layers are sparse, for the live weights at `positions` only."""
-        # What the package's own modules share. Not part of the interface: how parameters are stored may change.
-        self.storage = from_positions(self.sizes, execution, ACTIVATIONS[self.activation], positions)
-        self.values: Floats = np.zeros(self.layout.biases[-1], self.dtype)
+        # What the package's own modules share, and all that changes later. Not part of the interface.
+        storage = from_positions(self.sizes, execution, ACTIVATIONS[self.activation], positions)
+        self.state = State.of(storage, self.dtype)
+
+    @property
+    def storage(self) -> Storage:
+        """How the parameters are stored; not part of the interface."""
+        return self.state.storage
+
+    @property
+    def values(self) -> Floats:
+        """The parameters as they are stored; not part of the interface."""
+        return self.state.values
 
     @property
     def layout(self) -> Layout:
@@ -149,7 +160,7 @@ class MLP(Predictor):
     @property
     def execution(self) -> list[str]:
         """How each layer is stored and run at present: "dense" or "sparse"."""
-        return ["dense" if weights is None else "sparse" for weights in self.storage.weights]
+        return self.storage.runs
 
     @property
     def layers(self) -> int:
@@ -189,7 +200,7 @@ class MLP(Predictor):
     @property
     def layer_live_weights(self) -> list[int]:
         """Number of live weights of each layer."""
-        return [int(np.count_nonzero(self.live[low:high])) for _, (low, high) in self._bounds()]
+        return self.storage.layer_live_weights
 
     @property
     def sparsity(self) -> float:
@@ -244,11 +255,8 @@ class MLP(Predictor):
         return FrozenMLP(self.sizes, parts, self.layout.activation, self.loss, self.dtype)
 
     def _logits(self, x: Floats) -> Floats:
-        return self.forward(x, Threads(1))
-
-    def forward(self, x: Floats, threads: Threads) -> Floats:
-        """The logits of checked samples, by so many threads; not part of the interface."""
-        return forward(x, self.values, self.layout, threads)
+        state = self.state
+        return forward(x, state.values, state.storage.layout, Threads(1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.

@@ -4,6 +4,7 @@ import functools
 import math
 import numbers
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,10 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune import check
-from fastprune.rules import CRITERIA, LAYER_RATES, RULES, SCOPES, Amount, Selector, count_for
+from fastprune.evaluation import Evaluation, evaluate, evaluate_training, labels_differ
+from fastprune.kernels.layout import Floats
+from fastprune.rules import CRITERIA, LAYER_RATES, RULES, SCOPES, Amount, Selector, count_for, to_unit
 from fastprune.schedules import LearningRates, Schedule, learning_rates
 from fastprune.sensitivity import Sensitivity
-from fastprune.trainer import Callback, DivergenceError, Evaluation, History, LabelledSet, State, Trainer
+from fastprune.state import State
+from fastprune.team import Threads
+from fastprune.trainer import (
+    HELP,
+    Callback,
+    DivergenceError,
+    History,
+    LabelledSet,
+    Trainer,
+    TrainingWarning,
+    checked_callback,
+)
 
 ADAPTIVE = "adaptive"
 SCAN = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
@@ -23,7 +37,14 @@ RETRY = 0.1  # times the learning rate, for the second attempt of a round whose 
 
 
 EventKind = Literal[
-    "nothing removed", "kept more than asked", "layer emptied", "diverged", "collapsed", "restored", "failed"
+    "nothing removed",
+    "kept more than asked",
+    "layer emptied",
+    "diverged",
+    "collapsed",
+    "restored",
+    "failed",
+    "one answer",
 ]
 
 
@@ -34,7 +55,8 @@ class Event:
     Kinds: "nothing removed" (the prune changed no mask), "kept more than asked" (`min_keep` held weights back),
     "layer emptied" (its last live weight went), "diverged" and "collapsed" (so an attempt at retraining ended),
     "restored" (the attempt's best state had not collapsed, and was restored), "failed" (both attempts came to nothing:
-    the network is the previous round's).
+    the network is the previous round's), "one answer" (the round holds, but its network predicts the same class for all
+    training samples: only its probabilities tell them apart).
     """
 
     kind: EventKind
@@ -70,6 +92,10 @@ class PruneRecord:
         Weights that went, and that are left.
     removed_norm : float
         Euclidean norm of the weights that went, by that of all before; 0 where these were all 0.
+    thresholds : tuple of float or None
+        Of each layer, the threshold in use: weights whose score (their absolute value, unless the criterion is another
+        one) is not above it went, but for those that `min_keep` held back. None where there was none: in layers that
+        are left alone, under the rule "sparsity", and where q percent are less than one weight.
     execution : tuple of str
         How each layer runs from then on: "dense" or "sparse".
     events : tuple of Event
@@ -88,6 +114,7 @@ class PruneRecord:
     removed: int
     live: int
     removed_norm: float
+    thresholds: tuple[float | None, ...]
     execution: tuple[str, ...]
     events: tuple[Event, ...]
 
@@ -160,11 +187,11 @@ class Pruner:
     rule : {"sparsity", "percentile", "std"}, default "sparsity"
         "sparsity": of W weights, exactly W - floor(sparsity * W + 1/2) stay live; W counts all weights of the network,
         those of ignored layers too, and the number is in [0, 1). In scope "layer" all prunable layers end at the same
-        sparsity, give or take one weight, unless one is already past it. "percentile": the threshold is the q-th
-        percentile, q in [0, 100], of the live weights' absolute values. "std": it is quality, at least 0, times the
-        standard deviation of the live weights (Han et al. 2015, section 3). Both remove all that is not above the
-        threshold, no more and no less: even q = 0 removes the smallest weight, and q = 100 all of them. An empty
-        set's threshold is 0.
+        sparsity, give or take one weight, unless one is already past it. "percentile": the threshold is the largest
+        one that removes at most q percent of the live weights, q in [0, 100]: q = 0 removes none, nor does any q that
+        is less than one weight, and q = 100 all of them. "std": it is quality, at least 0, times the standard deviation
+        of the live weights (Han et al. 2015, section 3). Both remove all that is not above the threshold, no more and
+        no less. An empty set's threshold is 0.
     scope : {"layer", "global"}, default "layer"
         Whether each layer is ranked alone, or all weights together.
     ignored_layers : iterable of int, default ()
@@ -197,8 +224,8 @@ class Pruner:
     Extreme cases are defined. A layer without live weights passes on its biases; its threshold is 0 and nothing is
     removed from it. A network without any has sparsity 1 and infinite compression, and gives one answer to all samples:
     retraining it collapses. A sparsity of 0, or below what is pruned already, removes nothing, and the record says so.
-    Of weights that are all equal, also all 0, a count takes the first ones by index and a threshold takes all, for none
-    is above it. A weight that is 0 but was never pruned is live.
+    Of weights that are all equal, also all 0, a count takes the first ones by index, and a threshold takes all, or none
+    where all are more than q percent. A weight that is 0 but was never pruned is live.
 
     Examples
     --------
@@ -230,34 +257,20 @@ class Pruner:
         if not isinstance(trainer, Trainer):
             raise ValueError(f"trainer: expected a Trainer, got {type(trainer).__name__}")
         self.trainer = trainer
-        self.rule = check.one_of("rule", rule, RULES)
-        self.scope = check.one_of("scope", scope, SCOPES)
-        self.criterion = check.one_of("criterion", criterion, CRITERIA)
-        self.layer_rates = check.one_of("layer_rates", layer_rates, LAYER_RATES)
-        if layer_rates != "uniform" and (rule != "sparsity" or scope != "layer"):
-            raise ValueError(
-                f"layer_rates: expected rule 'sparsity' and scope 'layer' with {layer_rates!r}, got {rule!r}, {scope!r}"
-            )
-        self._check_criterion(self.rule)
-        self.min_keep = check.integer("min_keep", min_keep, 0)
-        self.seed = check.integer("seed", seed, 0, 2**64 - 1)
-        count = trainer.network.layers
-        if not isinstance(ignored_layers, Iterable):
-            raise ValueError(f"ignored_layers: expected a list of layers, got {ignored_layers!r}")
-        self.ignored_layers = sorted({_layer("ignored_layers", layer, count) for layer in ignored_layers})
-        self.prunable_layers = [layer for layer in range(count) if layer not in self.ignored_layers]
-        if not self.prunable_layers:
-            raise ValueError(f"ignored_layers: expected to leave a layer to prune, got all {count}")
-        if isinstance(schedule, np.ndarray):
-            schedule = schedule.tolist()
-        if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not len(schedule):
-            raise ValueError(f"schedule: expected a sequence of at least one number, got {schedule!r}")
-        if isinstance(schedule, Schedule) and schedule.rule != rule:
-            raise ValueError(f"schedule: expected numbers for rule {rule!r}, got {schedule!r}, for {schedule.rule!r}")
-        for number, amount in enumerate(schedule):
-            self._checked(f"schedule[{number}]", self.rule, amount)
-        self.schedule = schedule
+        self.rule, self.scope, self.criterion, self.layer_rates = rule, scope, criterion, layer_rates
+        self.min_keep, self.seed = min_keep, seed
+        self.ignored_layers = ignored_layers
+        self.schedule = schedule.tolist() if isinstance(schedule, np.ndarray) else schedule
         self.round = 0
+        self._check(self.rule)
+        self._check_schedule()
+
+    @property
+    def prunable_layers(self) -> list[int]:
+        """The layers that are not ignored."""
+        count = self.trainer.network.layers
+        ignored = {_layer("ignored_layers", layer, count) for layer in self.ignored_layers}
+        return [layer for layer in range(count) if layer not in ignored]
 
     def step(
         self, *, q: Amount | None = None, quality: Amount | None = None, sparsity: Amount | None = None
@@ -296,11 +309,22 @@ class Pruner:
             names = ", ".join(RULES[rule].keyword for rule in chosen)
             raise ValueError(f"step: expected one number at the most, got {names}")
         for rule, amount in chosen.items():
+            self._check(rule)
             return self._prune(rule, self._checked(RULES[rule].keyword, rule, amount))
-        if self.round >= len(self.schedule):
-            raise ValueError(f"schedule: expected another round, got a schedule of {len(self.schedule)}, all done")
-        record = self._prune(self.rule, self._checked("schedule", self.rule, self.schedule[self.round]))
-        self.round += 1
+        self._check(self.rule)
+        rounds = len(self.schedule)
+        if self.round >= rounds:
+            raise ValueError(
+                f"{'the one round' if rounds == 1 else f'all {rounds} rounds'} of the schedule "
+                f"{'is' if rounds == 1 else 'are'} done; give a longer schedule, or a number: step(sparsity=...)"
+            )
+        network, state, number = self.trainer.network, self.trainer.network.state, self.round
+        try:
+            record = self._prune(self.rule, self._checked(f"schedule[{number}]", self.rule, self.schedule[number]))
+            self.round = number + 1
+        except BaseException:  # Ctrl-C between prune and count
+            network.state, self.round = state, number
+            raise
         return record
 
     def run(
@@ -370,6 +394,11 @@ class Pruner:
         ValueError
             If an argument is not as described.
 
+        Warns
+        -----
+        TrainingWarning
+            If a round failed, and so ended the run, or its network gives one answer to all training samples.
+
         Examples
         --------
         >>> import fastprune as fp
@@ -381,7 +410,9 @@ class Pruner:
         1 0.25 False
         2 0.5 False
         """
-        trainer = self.trainer
+        trainer, network = self.trainer, self.trainer.network
+        self._check(self.rule)
+        self._check_schedule()
         adaptive = learning_rate == ADAPTIVE
         rate = trainer.learning_rate
         if isinstance(learning_rate, str):
@@ -390,7 +421,7 @@ class Pruner:
             rate = check.number("learning_rate", learning_rate, "(0, inf)")
         schedule = trainer.learning_rate_schedule
         if learning_rate_schedule is not None:
-            schedule = learning_rates(learning_rate_schedule)
+            schedule = learning_rates("learning_rate_schedule", learning_rate_schedule)
         lengths = self._lengths(epochs)
         stop = len(self.schedule)
         if rounds is not None:
@@ -398,23 +429,27 @@ class Pruner:
         if not check.boolean("restarts", restarts) and adaptive:
             raise ValueError("restarts: expected True with the learning rate 'adaptive', got False")
         if rewind_to is not None:
-            trainer.find_in("rewind_to", rewind_to)
+            trainer.rewound("rewind_to", rewind_to)
+        checked_callback(callback)
+        if on_round is not None:
+            check.function("on_round", on_round, "a function of a RoundRecord")
         loss = trainer.loss_for(y)
-        train = trainer.some(trainer.samples(("x", "y"), (x, y), loss))
+        data = trainer.training_set((x, y), loss)
         held_out = None if validation is None else trainer.samples("validation", validation, loss)
         unseen = None if test is None else trainer.samples("test", test, loss)
 
-        def scores(train_scores: Evaluation | None = None) -> Scores:
-            return Scores(
-                train_scores or trainer.evaluate_samples(train, loss),
-                None if held_out is None else trainer.evaluate_samples(held_out, loss),
-                None if unseen is None else trainer.evaluate_samples(unseen, loss),
-            )
+        def scores(train: Evaluation | None = None) -> Scores:
+            state = network.state
+            with Threads(trainer.n_jobs) as threads:
+                return Scores(
+                    train or evaluate_training(state, data, loss, threads),
+                    None if held_out is None else evaluate(state, held_out, loss, threads),
+                    None if unseen is None else evaluate(state, unseen, loss, threads),
+                )
 
         history: list[RoundRecord] = []
         while self.round < stop:
-            previous = trainer.snapshot()
-            number = self.round
+            previous, number = trainer.snapshot(), self.round
             length = lengths[number]
             part = schedule if restarts else _part(schedule, sum(lengths[:number]), length, sum(lengths))
             try:
@@ -427,19 +462,22 @@ class Pruner:
                 if on_round is not None:
                     on_round(record)
                 fit = functools.partial(
-                    trainer.fit, x, y, length, learning_rate_schedule=part, validation=validation, callback=callback
+                    trainer.fit_samples, data, loss, length, schedule=part, held_out=held_out, callback=callback
                 )
                 record = self._retrain(record, fit, rate, scores)
+                if record.failed:
+                    network.state, self.round = previous, number
+                elif record.after and record.after.train.one_answer and labels_differ(data.samples):
+                    record = replace(record, events=(*record.events, Event("one answer")))
+                if on_round is not None:
+                    on_round(record)
             except BaseException:
-                self._give_up(previous, number)
+                network.state, self.round = previous, number
                 raise
-            if record.failed:
-                self._give_up(previous, number)
             history.append(record)
-            if on_round is not None:
-                on_round(record)
             if record.failed:
                 break
+        _warn(history)
         return history
 
     def sensitivity(self, x: npt.ArrayLike, y: npt.ArrayLike, *, sparsities: Sequence[float] = SCAN) -> Sensitivity:
@@ -474,27 +512,26 @@ class Pruner:
         checked = [check.number(f"sparsities[{i}]", sparsity, "[0, 1)") for i, sparsity in enumerate(sparsities)]
         if sorted(set(checked)) != checked:
             raise ValueError(f"sparsities: expected ascending numbers, got {sparsities!r}")
-        trainer, network = self.trainer, self.trainer.network
+        self._check(self.rule)
+        trainer, state = self.trainer, self.trainer.network.state
         loss = trainer.loss_for(y)
         samples = trainer.samples(("x", "y"), (x, y), loss)
-        whole = trainer.snapshot()
         selector = replace(self._selector(), min_keep=0)  # the curves are those of the rates, not of what holds back
         evaluations = []
-        for layer in self.prunable_layers:
-            row = []
-            try:
+        with Threads(trainer.n_jobs) as threads:
+            for layer in self.prunable_layers:
+                pruned, row = state, []
                 for sparsity in checked:
-                    trainer.prune(selector.select(network, "sparsity", {layer: sparsity}).removed)
-                    row.append(trainer.evaluate_samples(samples, loss))
-            finally:
-                trainer.restore(whole)
-            evaluations.append(tuple(row))
+                    pruned = pruned.without(selector.select(pruned, "sparsity", {layer: sparsity}).removed)
+                    row.append(evaluate(pruned, samples, loss, threads))
+                evaluations.append(tuple(row))
+            baseline = evaluate(state, samples, loss, threads)
         return Sensitivity(
             layers=tuple(self.prunable_layers),
-            layer_sizes=tuple(network.layer_sizes),
-            layer_sparsity=tuple(network.layer_sparsity),
+            layer_sizes=tuple(trainer.network.layer_sizes),
+            layer_sparsity=tuple(trainer.network.layer_sparsity),
             sparsities=tuple(checked),
-            baseline=trainer.evaluate_samples(samples, loss),
+            baseline=baseline,
             evaluations=tuple(evaluations),
         )
 
@@ -507,7 +544,7 @@ class Pruner:
         if not record.failed:
             return record
         if record.events[-1].kind != "restored":
-            self.trainer.restore(pruned)
+            self.trainer.network.state = pruned
         record = _attempt(record, fit, rate * RETRY, scores)
         return replace(record, events=(*record.events, Event("failed"))) if record.failed else record
 
@@ -529,46 +566,44 @@ class Pruner:
         share = epochs / dense if dense and epochs else 1.0
         return min(1.0, max(share, record.removed_norm / math.sqrt(went)))
 
-    def _give_up(self, previous: State, number: int) -> None:
-        """Undo a round."""
-        self.trainer.restore(previous)
-        self.round = number
-
     def _selector(self) -> Selector:
         return Selector(self.criterion, self.scope, self.layer_rates, self.prunable_layers, self.min_keep, self.seed)
 
     def _prune(self, rule: str, amount: Amount) -> PruneRecord:
-        network = self.trainer.network
-        before = network.layer_live_weights
-        removed, held_back = self._selector().select(network, rule, amount)
-        weights = network.values[: network.layout.biases[0]]
-        norm, removed_norm = (float(np.linalg.norm(part)) for part in (weights, weights[removed]))
-        self.trainer.prune(removed)
-        after = network.layer_live_weights
+        network, state = self.trainer.network, self.trainer.network.state
+        removed, held_back, thresholds = self._selector().select(state, rule, amount)
+        pruned = state.without(removed) if removed.size else state
+        storage = pruned.storage
+        before, after, sizes = state.storage.layer_live_weights, storage.layer_live_weights, storage.layer_sizes
 
         events = [Event("nothing removed")] if removed.size == 0 else []
         events += [Event("kept more than asked", layer) for layer in held_back]
-        emptied = [layer for layer in range(network.layers) if after[layer] == 0 < before[layer]]
+        emptied = [layer for layer, live in enumerate(after) if live == 0 < before[layer]]
         events += [Event("layer emptied", layer) for layer in emptied]
-        working, dead = network.storage.paths()
-        prunable = sum(network.layer_sizes[layer] for layer in self.prunable_layers)
+        working, dead = storage.paths()
+        prunable = sum(sizes[layer] for layer in self.prunable_layers)
         live = sum(after[layer] for layer in self.prunable_layers)
-        return PruneRecord(
+        weights = state.values[: state.storage.layout.biases[0]]
+        record = PruneRecord(
             rule=rule,
             scope=self.scope,
             requested=amount,
             requested_sparsity=self._requested_sparsity(rule, amount, before),
-            sparsity=network.sparsity,
+            sparsity=(network.total_weights - sum(after)) / network.total_weights,
             prunable_sparsity=(prunable - live) / prunable,
-            layer_sparsity=tuple(network.layer_sparsity),
+            layer_sparsity=tuple((size - left) / size for size, left in zip(sizes, after, strict=True)),
             effective_sparsity=(network.total_weights - working) / network.total_weights,
             dead_units=tuple(dead),
             removed=int(removed.size),
             live=sum(after),
-            removed_norm=removed_norm / norm if norm else 0.0,
-            execution=tuple(network.execution),
+            removed_norm=_norm_ratio(weights[removed], weights),
+            thresholds=tuple(thresholds.get(layer) for layer in range(network.layers)),
+            execution=tuple(storage.runs),
             events=tuple(events),
         )
+        if removed.size:
+            self.trainer.put_pruned(pruned)
+        return record
 
     def _requested_sparsity(self, rule: str, amount: Amount, live: list[int]) -> float | None:
         if isinstance(amount, Mapping) or rule == "std":
@@ -578,22 +613,53 @@ class Pruner:
         asked = amount / 100 * sum(live[layer] for layer in self.prunable_layers)
         return 1 - (sum(live) - asked) / self.trainer.network.total_weights
 
-    def _check_criterion(self, rule: str) -> None:
+    def _check(self, rule: str) -> None:
+        """Refuse settings that are not as described; they can have been changed since the pruner was made."""
+        check.one_of("rule", rule, RULES)
+        check.one_of("scope", self.scope, SCOPES)
+        check.one_of("criterion", self.criterion, CRITERIA)
+        check.one_of("layer_rates", self.layer_rates, LAYER_RATES)
+        if self.layer_rates != "uniform" and (self.rule != "sparsity" or self.scope != "layer"):
+            raise ValueError(
+                f"layer_rates: expected rule 'sparsity' and scope 'layer' with {self.layer_rates!r}, got "
+                f"{self.rule!r}, {self.scope!r}"
+            )
         if rule == "std" and self.criterion != "magnitude":
             raise ValueError(f"criterion: expected 'magnitude' with rule 'std', got {self.criterion!r}")
+        check.integer("min_keep", self.min_keep, 0)
+        check.integer("seed", self.seed, 0, 2**64 - 1)
+        check.integer("round", self.round, 0)
+        if not isinstance(self.ignored_layers, Iterable):
+            raise ValueError(f"ignored_layers: expected a list of layers, got {self.ignored_layers!r}")
+        self.ignored_layers = list(self.ignored_layers)
+        if not self.prunable_layers:
+            count = self.trainer.network.layers
+            raise ValueError(f"ignored_layers: expected to leave a layer to prune, got all {count}")
+
+    def _check_schedule(self) -> None:
+        schedule = self.schedule
+        if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not len(schedule):
+            raise ValueError(f"schedule: expected a sequence of at least one number, got {schedule!r}")
+        if isinstance(schedule, Schedule) and schedule.rule != self.rule:
+            raise ValueError(
+                f"schedule: expected numbers for rule {self.rule!r}, got {schedule!r}, for {schedule.rule!r}"
+            )
+        for number in range(self.round, len(schedule)):
+            self._checked(f"schedule[{number}]", self.rule, schedule[number])
 
     def _checked(self, name: str, rule: str, amount: Amount) -> Amount:
         """`amount`, if the rule can take it and every layer it names can be pruned."""
-        self._check_criterion(rule)
         interval = RULES[rule].interval
         if not isinstance(amount, Mapping):
             number = check.number(name, amount, interval)
+            if rule != "sparsity":
+                return number
             weights = self.trainer.network.total_weights
-            live = self.trainer.network.layer_live_weights
-            whole = sum(live[layer] for layer in self.ignored_layers)
+            live, prunable = self.trainer.network.layer_live_weights, self.prunable_layers
+            whole = sum(live) - sum(live[layer] for layer in prunable)
             if self.scope == "global":
-                whole += sum(min(live[layer], self.min_keep) for layer in self.prunable_layers)
-            if rule == "sparsity" and count_for(number, weights) > weights - whole:
+                whole += sum(min(live[layer], self.min_keep) for layer in prunable)
+            if count_for(number, weights) > weights - whole:
                 raise ValueError(
                     f"{name}: expected a sparsity of at most {1 - whole / weights:.6g}, all that ignored_layers and "
                     f"min_keep leave, got {amount!r}"
@@ -603,15 +669,43 @@ class Pruner:
             raise ValueError(f"{name}: expected one number in scope {self.scope!r}, got {amount!r}")
         if not amount:
             raise ValueError(f"{name}: expected a number for at least one layer, got {amount!r}")
-        checked = {}
+        checked: dict[int, float] = {}
         for layer, value in amount.items():
             index = _layer(name, layer, self.trainer.network.layers)
             if index in checked:
                 raise ValueError(f"{name}: expected each layer once, got {amount!r}")
-            if index in self.ignored_layers:
+            if index not in self.prunable_layers:
                 raise ValueError(f"{name}: expected layers that are not ignored, got layer {layer}")
             checked[index] = check.number(f"{name}[{layer}]", value, interval)
         return checked
+
+
+def _norm_ratio(part: Floats, whole: Floats) -> float:
+    """Euclidean norm of one vector by that of another, also where their squares are beyond all floats; or 0."""
+    (part, of_part), (whole, of_whole) = to_unit(part), to_unit(whole)
+    norm = float(np.linalg.norm(whole))
+    return math.ldexp(float(np.linalg.norm(part)) / norm, of_part - of_whole) if norm else 0.0
+
+
+def _warn(history: Sequence[RoundRecord]) -> None:
+    """Tell whoever called `run` what they should know."""
+    if history and history[-1].failed:
+        record = history[-1]
+        ends = " and ".join(event.kind for event in record.events if event.kind in ("collapsed", "diverged"))
+        warnings.warn(
+            f"round {record.round} failed and ended the run: its retrainings {ends}. The network is as it was before "
+            f"this round. {HELP}, or a smaller step of pruning",
+            TrainingWarning,
+            stacklevel=3,
+        )
+    rounds = [str(record.round) for record in history if Event("one answer") in record.events]
+    if rounds:
+        warnings.warn(
+            f"after {'round' if len(rounds) == 1 else 'rounds'} {', '.join(rounds)} the network gives one answer to "
+            "all training samples, though its probabilities tell them apart",
+            TrainingWarning,
+            stacklevel=3,
+        )
 
 
 def _part(schedule: LearningRates, done: int, length: int, total: int) -> LearningRates:

@@ -229,8 +229,11 @@ LEARNING_RATES: dict[str, LearningRates] = {f.__name__: f for f in (constant, st
 """Factor of the learning rate by the part of the training that is done, in [0, 1); evaluated at each step."""
 
 
-def learning_rates(schedule: str | LearningRates) -> LearningRates:
-    """The schedule of that name, or the callable itself."""
-    if callable(schedule):
-        return schedule
-    return LEARNING_RATES[check.one_of("learning_rate_schedule", schedule, LEARNING_RATES)]
+def learning_rates(name: str, schedule: str | LearningRates) -> LearningRates:
+    """The schedule of that name, or the callable itself; errors call the argument `name`."""
+    if isinstance(schedule, str):
+        return LEARNING_RATES[check.one_of(name, schedule, LEARNING_RATES)]
+    function: LearningRates = check.function(
+        name, schedule, f"one of {', '.join(map(repr, LEARNING_RATES))}, or a function of the part that is done"
+    )
+    return function

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastprune import check
+from fastprune.evaluation import Evaluation
 from fastprune.kernels.layout import Floats
-from fastprune.trainer import Evaluation
 
 _HALVINGS = 60  # of the interval in which a tolerance is looked for: down to rounding
 

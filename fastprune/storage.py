@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastprune.kernels.activation import CODES
 from fastprune.kernels.layout import Bytes, Floats, Indices, Ints, Layout, Lines
 from fastprune.kernels.tile import STEP
 
@@ -66,6 +67,21 @@ class Storage:
     weights: list[Weights | None]
     live: Bytes
     layout: Layout
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """Number of weights of each layer, live or pruned."""
+        return [fan_in * fan_out for fan_in, fan_out in pairwise(self.sizes)]
+
+    @property
+    def layer_live_weights(self) -> list[int]:
+        """Number of live weights of each layer."""
+        return [int(np.count_nonzero(self.live[low:high])) for low, high in pairwise(self.layout.weights.tolist())]
+
+    @property
+    def runs(self) -> list[str]:
+        """How each layer runs: "dense" or "sparse"."""
+        return ["dense" if weights is None else "sparse" for weights in self.weights]
 
     def positions(self, layer: int) -> Ints:
         """The layer's live weights as indices into its (fan_out, fan_in) array in C order, ascending."""
@@ -129,9 +145,15 @@ class Storage:
         ValueError, KeyError
             If these are no such arrays.
         """
-        sizes, execution = arrays["sizes"].tolist(), arrays["execution"].tolist()
+        sizes, execution, activation = (arrays[name].tolist() for name in ("sizes", "execution", "activation"))
+        if arrays["sizes"].dtype.kind not in "iu" or arrays["sizes"].ndim != 1 or len(sizes) < 2 or min(sizes) < 1:
+            raise ValueError(f"sizes: expected units of at least two levels, got {sizes}")
+        if len(execution) != len(sizes) - 1 or not set(execution) <= set(EXECUTIONS):
+            raise ValueError(f"execution: expected one of {EXECUTIONS} for each layer, got {execution}")
+        if activation not in CODES:
+            raise ValueError(f"activation: expected one of {[*CODES]}, got {activation}")
         positions = positions_of(arrays, [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)])
-        return from_positions(sizes, execution, int(arrays["activation"]), positions)
+        return from_positions(sizes, execution, int(activation), positions)
 
     def gaps(self, layer: int) -> Ints | None:
         """The distances between the layer's live weights, in as few bytes each as hold them; None if all are live."""

@@ -1,27 +1,27 @@
 """The training loop: spans of steps in compiled code, and between them what a person or a decision needs."""
 
-import io
+import functools
 import math
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from fastprune import check
 from fastprune.blas import one_blas_thread
-from fastprune.files import read_npz
+from fastprune.evaluation import Evaluation, TrainingSet, evaluate, evaluate_training
 from fastprune.inference import workspace
 from fastprune.kernels.layout import Floats, Ints, Parameters, Recipe, Samples, Span, Team, Update
-from fastprune.kernels.loss import loss_and_gradient
 from fastprune.kernels.random import WATCH, derive, shuffle
 from fastprune.kernels.steps import train_steps
-from fastprune.kernels.tile import LANES
+from fastprune.kernels.tile import LANES, all_finite
 from fastprune.kernels.update import ADAM, SGD
 from fastprune.network import LOSSES, MLP
 from fastprune.schedules import LearningRates, learning_rates
-from fastprune.storage import Storage, join
+from fastprune.state import State
 from fastprune.team import Threads, count_threads
 
 OPTIMIZERS = {"sgd": SGD, "adam": ADAM}
@@ -33,15 +33,15 @@ _STEP_FLOP = 1e6  # what a step costs besides its products
 
 _WATCHED = 2048  # samples that tell a state from another: 2 % of an MNIST epoch, where all would take a third of it
 
-_LOGITS = 2**18  # that are evaluated together
+HELP = "A smaller learning rate helps, or features scaled to about 1, or another seed"
 
-_COLLAPSE = 0.99  # of the labels' entropy
 
-_VECTORS = ("values", "velocity", "square")  # the parameters, and what the optimizer keeps of each; see `State`
+class TrainingWarning(UserWarning):
+    """What a person should know of a training that has come to its end."""
 
 
 class DivergenceError(ArithmeticError):
-    """The loss became NaN or infinite; the network is back in the last state whose loss was finite.
+    """The loss, or a weight, became NaN or infinite; the network is back in the last state in which all was finite.
 
     Attributes
     ----------
@@ -49,37 +49,16 @@ class DivergenceError(ArithmeticError):
         The epoch in which it did, from 1.
     """
 
-    def __init__(self, loss: float, epoch: int, epochs: int) -> None:
-        super().__init__(loss, epoch, epochs)  # as `args`, so that it comes whole from another process
+    def __init__(self, what: str, value: str, epoch: int, epochs: int) -> None:
+        super().__init__(what, value, epoch, epochs)  # as `args`, so that it comes whole from another process
         self.epoch = epoch
 
     def __str__(self) -> str:
-        loss, epoch, epochs = self.args
+        what, value, epoch, epochs = self.args
         return (
-            f"the loss became {loss} in epoch {epoch} of {epochs}; the last finite state is restored. A smaller "
-            "learning rate helps, and inputs scaled to about 1"
+            f"{what} became {value} in epoch {epoch} of {epochs}; the last finite state is restored. A smaller "
+            "learning rate helps, or features scaled to about 1"
         )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a network does on a set of samples.
-
-    Attributes
-    ----------
-    loss : float
-        Mean over the samples, without penalties.
-    accuracy : float or None
-        Fraction of samples that are right, in [0, 1] (in every output, where there are several sigmoid outputs);
-        None for a regression.
-    collapsed : bool
-        Whether the network predicts one and the same class for all samples, and its loss is not below 99 % of the
-        labels' entropy, on labels of two or more classes: it does no better than the classes' frequencies.
-    """
-
-    loss: float
-    accuracy: float | None
-    collapsed: bool
 
 
 @dataclass(frozen=True)
@@ -159,8 +138,14 @@ Callback = Callable[[Progress], None]
 LabelledSet = tuple[npt.ArrayLike, npt.ArrayLike]
 
 
-class Trainer:
-    """Trains a network; pruned weights stay exactly 0.
+def _network(name: str, value: object) -> MLP:
+    if not isinstance(value, MLP):
+        raise ValueError(f"{name}: expected an MLP, got {type(value).__name__}")
+    return value
+
+
+class Trainer(check.Checked):
+    """Trains a network; pruned weights stay exactly 0. Settings can be changed later, and are checked then, too.
 
     Parameters
     ----------
@@ -245,34 +230,41 @@ class Trainer:
         n_jobs: int = 1,
         seed: int = 0,
     ) -> None:
-        if not isinstance(network, MLP):
-            raise ValueError(f"network: expected an MLP, got {type(network).__name__}")
         self.network = network
-        self._optimizer = check.one_of("optimizer", optimizer, OPTIMIZERS)  # what it keeps is laid out for it below
-        self.learning_rate = check.number("learning_rate", learning_rate, "(0, inf)")
-        self.learning_rate_schedule = learning_rates(learning_rate_schedule)
-        self.momentum = check.number("momentum", momentum, "[0, 1)")
-        self.nesterov = check.boolean("nesterov", nesterov)
-        if nesterov and optimizer != "sgd":
-            raise ValueError(f"nesterov: expected optimizer 'sgd', got {optimizer!r}")
-        self.l1 = check.number("l1", l1, "[0, inf)")
-        self.l2 = check.number("l2", l2, "[0, inf)")
-        self.input_dropout = check.number("input_dropout", input_dropout, "[0, 1)")
-        self.dropout = check.number("dropout", dropout, "[0, 1)")
-        self.scale_dropout = check.boolean("scale_dropout", scale_dropout)
-        self.batch_size = None if batch_size is None else check.integer("batch_size", batch_size, 1)
-        self.tolerance = None if tolerance is None else check.number("tolerance", tolerance, "[0, inf)")
-        self.patience = check.integer("patience", patience, 1)
-        self.restore_best = check.boolean("restore_best", restore_best)
-        self.n_jobs = count_threads("n_jobs", n_jobs)
-        self.seed = check.integer("seed", seed, 0, 2**64 - 1)
-
+        self.learning_rate = learning_rate
+        self.learning_rate_schedule = learning_rates("learning_rate_schedule", learning_rate_schedule)
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.l1, self.l2 = l1, l2
+        self.input_dropout, self.dropout, self.scale_dropout = input_dropout, dropout, scale_dropout
+        self.batch_size = batch_size
+        self.tolerance, self.patience, self.restore_best = tolerance, patience, restore_best
+        self.n_jobs = n_jobs
+        self.seed = seed
+        self._optimizer = check.one_of("optimizer", optimizer, OPTIMIZERS)  # what it keeps is laid out for it
+        self._check_nesterov()
+        self._owner = object()  # see `State`
         self.dense_epochs, self._pruned = 0, False
-        self._updates = 0
-        # What is kept of each parameter is laid out as these are stored.
-        self._storage = network.storage
-        self._velocity: Floats = np.zeros_like(network.values)
-        self._square: Floats = np.zeros(network.values.size if optimizer == "adam" else 0, network.dtype)
+
+    learning_rate_schedule: LearningRates
+    _checks = {  # noqa: RUF012
+        "network": _network,
+        "learning_rate": functools.partial(check.number, interval="(0, inf)"),
+        "learning_rate_schedule": learning_rates,
+        "momentum": functools.partial(check.number, interval="[0, 1)"),
+        "nesterov": check.boolean,
+        "l1": functools.partial(check.number, interval="[0, inf)"),
+        "l2": functools.partial(check.number, interval="[0, inf)"),
+        "input_dropout": functools.partial(check.number, interval="[0, 1)"),
+        "dropout": functools.partial(check.number, interval="[0, 1)"),
+        "scale_dropout": check.boolean,
+        "batch_size": check.optional(functools.partial(check.integer, low=1)),
+        "tolerance": check.optional(functools.partial(check.number, interval="[0, inf)")),
+        "patience": functools.partial(check.integer, low=1),
+        "restore_best": check.boolean,
+        "n_jobs": count_threads,
+        "seed": functools.partial(check.integer, low=0, high=2**64 - 1),
+    }
 
     def fit(
         self,
@@ -282,6 +274,7 @@ class Trainer:
         *,
         learning_rate: float | None = None,
         learning_rate_schedule: str | LearningRates | None = None,
+        loss: str | None = None,
         validation: LabelledSet | None = None,
         callback: Callback | None = None,
     ) -> History:
@@ -290,8 +283,8 @@ class Trainer:
         The best state is the one with the lowest loss: of the held-out set if there is one, else of the training set,
         or of 2,048 samples of it. States are compared at the start and after every epoch (after several, where these
         take a few milliseconds and there is no held-out set). With `restore_best` off, the last one is kept. Momentum,
-        and what else the optimizer keeps, lasts from one fit to the next. Ctrl-C and exceptions of the callback leave
-        the network with what it has learned.
+        and what else the optimizer keeps, lasts from one fit to the next, unless another trainer trains the network in
+        between. Ctrl-C and exceptions of the callback leave the network with what it has learned.
 
         Parameters
         ----------
@@ -299,13 +292,15 @@ class Trainer:
             Training samples: any real numbers, converted to the network's dtype.
         y : array_like
             Their labels: whole numbers (N,) in 0 .. K-1, or floats or 0/1 labels, (N, K) or, for one output, (N,).
-            See `MLP` for what they choose.
+            See `MLP` for the loss they choose, if it is not named: 0 and 1 are taken for no and yes, not for values.
         epochs : int
             Passes over the samples, at least 0; the most that are made if the trainer has a tolerance.
         learning_rate : float or None, default None
             Used instead of the trainer's in this fit.
         learning_rate_schedule : str, callable or None, default None
             Likewise.
+        loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"} or None, default None
+            What the outputs mean, for a network that has no loss yet.
         validation : (x, y) or None, default None
             A held-out set.
         callback : callable or None, default None
@@ -318,13 +313,18 @@ class Trainer:
         Raises
         ------
         ValueError
-            If an argument is not as described, the loss is not finite to begin with, or another trainer pruned or
-            restored the network. Nothing has then been changed.
+            If an argument is not as described, or the loss or a weight is not finite to begin with. Nothing has then
+            been changed.
         RuntimeError
-            If the callback pruned or restored the network.
+            If the callback pruned or restored the network, or trained it by another trainer.
         DivergenceError
-            If the loss, of training or held-out samples, becomes NaN or infinite. The network is then in the last
-            state that was compared.
+            If the loss, of training or held-out samples, or a weight becomes NaN or infinite. The network is then in
+            the last state that was compared.
+
+        Warns
+        -----
+        TrainingWarning
+            If the training ends collapsed (see `Evaluation`), or the features are far from scale 1.
 
         Examples
         --------
@@ -334,66 +334,87 @@ class Trainer:
         >>> round(history.train.loss, 3), len(history.epochs)
         (0.0, 200)
         """
-        self._check_storage()
         epochs = check.integer("epochs", epochs, 0)
         rate = self.learning_rate if learning_rate is None else learning_rate
         rate = check.number("learning_rate", rate, "(0, inf)")
-        loss = self.loss_for(y)
-        samples = self.samples(("x", "y"), (x, y), loss)
-        held_out = None
-        if validation is not None:
-            held_out = self.samples("validation", validation, loss)
+        schedule = self.learning_rate_schedule
+        if learning_rate_schedule is not None:
+            schedule = learning_rates("learning_rate_schedule", learning_rate_schedule)
+        checked_callback(callback)
+        loss = self.loss_for(y, loss)
+        data = self.training_set((x, y), loss)
+        held_out = None if validation is None else self.samples("validation", validation, loss)
+        if fault := check.scale(data.watched.x):
+            warnings.warn(f"x: {fault}", TrainingWarning, stacklevel=2)
+        history = self.fit_samples(data, loss, epochs, rate, schedule, held_out, callback)
+        if history.collapsed or history.train.collapsed:
+            end = f"the best state before that is restored, with a loss of {history.train.loss:.4g}"
+            if history.train.collapsed:
+                end = "the best state before that is restored"
+            if history.train.collapsed:
+                end = "the network gives one answer to all samples, and knows no more than how frequent labels are"
+            warnings.warn(
+                f"training collapsed: {end} (loss {history.train.loss:.4g}). {HELP}", TrainingWarning, stacklevel=2
+            )
+        return history
+
+    def fit_samples(
+        self,
+        data: TrainingSet,
+        loss: str,
+        epochs: int,
+        learning_rate: float,
+        schedule: LearningRates,
+        held_out: Samples | None,
+        callback: Callback | None,
+    ) -> History:
+        """Do what `fit` does with what is checked, without its warnings; not part of the interface."""
+        self._check_nesterov()
+        network, samples = self.network, data.samples
         count = len(samples.x)
         batch = count if self.batch_size is None else min(self.batch_size, count)
         batches = -(-count // batch)
         steps = epochs * batches
-        schedule = self.learning_rate_schedule
-        if learning_rate_schedule is not None:
-            schedule = learning_rates(learning_rate_schedule)
-        rates = rate * _factors(schedule, steps)
-        self.network.loss = loss
+        rates = learning_rate * _factors(schedule, steps)
         started = time.perf_counter()
 
         with Threads(self.n_jobs) as threads:
             span = self._span(batch, batches, held_out is not None)
-            run = self._prepare(samples, batch, loss, threads)
-            values = self.network.values
             losses, hits = np.empty(steps), np.empty(steps, np.int64)
-            seen = self.some(samples)
-            watched = held_out or seen  # what states are compared by
-            checkpoints = _Checkpoints(self, self._evaluate(watched, loss, threads))
-            if not math.isfinite(checkpoints.last_evaluation.loss):
-                raise ValueError(
-                    f"network: expected a finite loss to begin with, got {checkpoints.last_evaluation.loss}"
-                )
+            watched = held_out or data.watched  # what states are compared by
+            start = self.snapshot()
+            checkpoints = _Checkpoints(start, evaluate(start, watched, loss, threads))
+            if fault := _fault(start, checkpoints.last_evaluation):
+                raise ValueError(f"network: expected all to be finite to begin with, but {' is '.join(fault)}")
+            run = self._prepare(samples, batch, loss, threads)
+            values = network.values
             convergence = _Convergence(self.tolerance, self.patience)
             records: list[Epoch] = []
             step = 0
+            network.loss = loss
             while step < steps and not convergence.reached:
                 # Whole epochs, or a part of one: never the end of one epoch and the start of the next.
                 stop = min(step + span, steps if span >= batches else (step // batches + 1) * batches)
                 done = run(losses[step:stop], hits[step:stop], rates[step:stop], step)
                 if step + done < stop:
-                    self.restore(checkpoints.last)
-                    raise DivergenceError(losses[step + done], (step + done) // batches + 1, epochs)
+                    network.state = checkpoints.last
+                    raise DivergenceError("the loss", str(losses[step + done]), (step + done) // batches + 1, epochs)
                 if not self._pruned:
                     self.dense_epochs += stop // batches - step // batches
                 step = stop
                 if callback is not None:
                     size = batch if step % batches else count - (batches - 1) * batch
                     callback(Progress(step, steps, float(losses[step - 1] / size)))
-                    if self.network.values is not values:  # a prune and a restore both make new ones
-                        raise RuntimeError(
-                            "callback: expected it to leave the network alone, got it pruned or restored"
-                        )
+                    if network.values is not values or network.state.owner is not self._owner:
+                        raise RuntimeError("the callback pruned, restored or trained the network, which is in training")
                 if step % batches:
                     continue
 
-                now = self._evaluate(watched, loss, threads)
-                if not math.isfinite(now.loss):
-                    self.restore(checkpoints.last)
-                    raise DivergenceError(now.loss, step // batches, epochs)
-                checkpoints.add(now)
+                now = evaluate(network.state, watched, loss, threads)
+                if fault := _fault(network.state, now):
+                    network.state = checkpoints.last
+                    raise DivergenceError(*fault, step // batches, epochs)
+                checkpoints.add(network.state.copy(), now)
                 for epoch in range(len(records), step // batches):
                     part = slice(epoch * batches, (epoch + 1) * batches)
                     mean = float(losses[part].sum() / count)
@@ -402,12 +423,15 @@ class Trainer:
                     records.append(Epoch(epoch + 1, float(rates[part.start]), mean, accuracy, validated))
                     convergence.add(mean if validated is None else validated.loss)
 
+            def train_of(known: Evaluation) -> Evaluation:
+                return evaluate_training(network.state, data, loss, threads, None if held_out else known)
+
             last, best = checkpoints.last_evaluation, checkpoints.best_evaluation
-            train = last if watched is seen else self._evaluate(seen, loss, threads)
+            train = train_of(last)
             collapsed = train.collapsed
             if restored := self.restore_best and best.loss < last.loss:
-                self.restore(checkpoints.best)
-                train = best if watched is seen else self._evaluate(seen, loss, threads)
+                network.state = checkpoints.best
+                train = train_of(best)
         return History(
             epochs=tuple(records),
             train=train,
@@ -446,7 +470,9 @@ class Trainer:
         1.0986
         """
         loss = self.loss_for(y)
-        return self.evaluate_samples(self.samples(("x", "y"), (x, y), loss), loss)
+        samples = self.samples(("x", "y"), (x, y), loss)
+        with Threads(self.n_jobs) as threads:
+            return evaluate(self.network.state, samples, loss, threads)
 
     def prune(self, removed: npt.NDArray[np.int64]) -> None:
         """Remove weights: value, mask and optimizer state become exactly 0, for good. `Pruner` chooses them.
@@ -459,26 +485,23 @@ class Trainer:
         Raises
         ------
         ValueError
-            If a position is not that of a stored weight, or another trainer pruned or restored the network. Nothing is
-            then removed.
+            If a position is not that of a stored weight. Nothing is then removed.
         """
-        self._check_storage()
-        network = self.network
-        weights = network.layout.biases[0]
+        state = self.network.state
+        weights = state.storage.layout.biases[0]
         if removed.dtype.kind not in "iu":
             raise ValueError(f"removed: expected integers, got dtype {removed.dtype}")
         if removed.size and not 0 <= removed.min() <= removed.max() < weights:
             raise ValueError(
                 f"removed: expected positions in 0 .. {weights - 1}, got {removed.min()} .. {removed.max()}"
             )
-        storage, left = network.storage.without(removed)
-        vectors = self._vectors()
-        for vector in vectors:
-            if vector.size:  # SGD keeps no squares
-                vector[removed] = 0
-        self._pruned = self._pruned or removed.size > 0
-        network.storage = self._storage = storage
-        network.values, self._velocity, self._square = (join(v, left) if v.size else v for v in vectors)
+        if removed.size:
+            self.put_pruned(state.without(removed))
+
+    def put_pruned(self, state: State) -> None:
+        """Put a state with fewer weights in the place of the network's; not part of the interface."""
+        self.network.state = state
+        self._pruned = True
 
     def rewind(self, state: "State") -> None:
         """Set the weights that are live, and the biases, to what they were in an earlier state; masks stay.
@@ -504,22 +527,13 @@ class Trainer:
         >>> trainer.network.sparsity, int(trainer.network.biases[0].any())
         (0.5, 0)
         """
-        found = self.find_in("state", state)
-        live = self.network.live
-        for vector, old in zip(self._vectors(), state.vectors, strict=True):
-            if vector.size:
-                vector[:] = np.where(live, old[found], 0)
-        self._updates = state.updates
+        self.network.state = self.rewound("state", state)
 
-    def find_in(self, name: str, state: "State") -> Ints:
-        """Where the present parameters stand in an earlier state; not part of the interface.
-
-        Errors call the state by `name`.
-        """
-        self._check_storage()
+    def rewound(self, name: str, state: State) -> State:
+        """What `rewind` would make of the network; errors call the state by `name`. Not part of the interface."""
         self._check_state(name, state)
         try:
-            return state.storage.find(self._storage)
+            return replace(self.network.state.rewound(state), owner=self._owner)
         except ValueError as error:
             raise ValueError(f"{name}: expected a state from before the pruning, got one without {error}") from None
 
@@ -531,11 +545,6 @@ class Trainer:
         State
             For `restore`.
 
-        Raises
-        ------
-        ValueError
-            If another trainer pruned or restored the network.
-
         Examples
         --------
         >>> import fastprune as fp
@@ -546,8 +555,7 @@ class Trainer:
         >>> trainer.network.sparsity
         0.0
         """
-        self._check_storage()
-        return State(self.network.storage, [vector.copy() for vector in self._vectors()], self._updates)
+        return self._state().copy()
 
     def restore(self, state: "State") -> None:
         """Go back to an earlier state.
@@ -563,33 +571,43 @@ class Trainer:
             If it is no such state. Nothing is then changed.
         """
         self._check_state("state", state)
-        network = self.network
-        network.storage = self._storage = state.storage
-        network.values, self._velocity, self._square = (vector.copy() for vector in state.vectors)
-        self._updates = state.updates
+        self.network.state = replace(state.copy(), owner=self._owner)
 
-    def _vectors(self) -> list[Floats]:
-        """The parameters, and what the optimizer keeps of each."""
-        return [self.network.values, self._velocity, self._square]
+    def _state(self) -> State:
+        """The network's state; what the optimizer keeps is 0, if another trainer trained the network last."""
+        state = self.network.state
+        return state if state.owner is self._owner else state.begun(self._owner, self._optimizer == "adam")
 
-    def _check_state(self, name: str, state: "State") -> None:
+    def _check_state(self, name: str, state: State) -> None:
         network = self.network
         if (
             not isinstance(state, State)
             or state.storage.sizes != network.sizes
             or state.storage.layout.activation != network.layout.activation
-            or [vector.dtype for vector in state.vectors] != [network.dtype] * 3
-            or (state.vectors[2].size > 0) != (self._square.size > 0)  # Adam's, or not
+            or state.values.dtype != network.dtype
+            or (state.square.size > 0) != (self._optimizer == "adam")
         ):
             raise ValueError(f"{name}: expected a snapshot of this trainer, got {type(state).__name__}")
+        try:
+            state.check()
+        except ValueError as error:
+            raise ValueError(f"{name}: expected a snapshot of this trainer, got another thing: {error}") from None
 
-    def _check_storage(self) -> None:
-        if self.network.storage is not self._storage:
-            raise ValueError("network: expected it as this trainer left it, got it pruned or restored by another one")
+    def _check_nesterov(self) -> None:
+        if self.nesterov and self._optimizer != "sgd":
+            raise ValueError(f"nesterov: expected optimizer 'sgd', got {self._optimizer!r}")
 
-    def loss_for(self, y: npt.ArrayLike) -> str:
-        """The loss that the network has, or that the labels stand for (see `MLP`); not part of the interface."""
-        return self.network.loss or check.infer_loss("y", y, self.network.sizes[-1])
+    def loss_for(self, y: npt.ArrayLike, named: str | None = None) -> str:
+        """The loss that the network has, or that is named, or that the labels choose; not part of the interface."""
+        known = self.network.loss
+        if named is not None and check.one_of("loss", named, LOSSES) != (known or named):
+            raise ValueError(f"loss: expected {known!r}, which the network has, got {named!r}")
+        return known or named or check.infer_loss("y", y, self.network.sizes[-1])
+
+    def training_set(self, pair: LabelledSet, loss: str) -> TrainingSet:
+        """Check x and y; not part of the interface."""
+        samples = self.samples(("x", "y"), pair, loss)
+        return TrainingSet(samples, self._watched(samples))
 
     def samples(self, name: str | tuple[str, str], pair: LabelledSet, loss: str) -> Samples:
         """A checked set, for the loss given; errors name it, or its two parts, so; not part of the interface."""
@@ -599,13 +617,8 @@ class Trainer:
         checked = check.samples(x_name, x, sizes[0], dtype)
         return Samples(checked, *check.labels(y_name, y, len(checked), sizes[-1], loss, dtype))
 
-    def evaluate_samples(self, samples: Samples, loss: str) -> Evaluation:
-        """Like `evaluate`, of a checked set, by the loss given; not part of the interface."""
-        with Threads(self.n_jobs) as threads:
-            return self._evaluate(samples, loss, threads)
-
-    def some(self, samples: Samples) -> Samples:
-        """All samples, or of many as many as tell one state from another; not part of the interface."""
+    def _watched(self, samples: Samples) -> Samples:
+        """All samples, or of many as many as tell one state from another."""
         count = len(samples.x)
         if count <= _WATCHED:
             return samples
@@ -637,51 +650,48 @@ class Trainer:
     def _prepare(
         self, samples: Samples, batch: int, loss: str, threads: Threads
     ) -> Callable[[Floats, Ints, Floats, int], int]:
-        """All that the kernel needs for a fit but what changes from span to span."""
-        network, layout = self.network, self.network.layout
+        """Make the network this trainer's, and give what makes a span of steps on it."""
+        network = self.network
+        network.state = state = self._state()
+        layout = state.storage.layout
         space = workspace(np.arange(len(samples.x)), -(-batch // LANES), layout, network.dtype, training=True)
-        gradient = np.zeros_like(network.values)
-        parameters = Parameters(network.values, network.live, gradient, self._velocity, self._square)
+        gradient = np.zeros_like(state.values)
+        parameters = Parameters(state.values, state.storage.live, gradient, state.velocity, state.square)
         update = Update(OPTIMIZERS[self._optimizer], self.momentum, self.nesterov, self.l1, self.l2)
         recipe = Recipe(LOSSES[loss], batch, np.uint64(self.seed), update)
         space.keep[:] = self._keep()
 
         def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
-            span = Span(rates, losses, hits, step, self._updates)
+            state = network.state
+            span = Span(rates, losses, hits, step, state.updates)
 
             def call(team: Team) -> int:
                 return train_steps(parameters, space, layout, samples, recipe, span, team)
 
-            self._updates += len(rates)  # before the call: Ctrl-C comes as soon as it returns
+            # Before the call: Ctrl-C comes as soon as it returns.
+            network.state = replace(state, updates=state.updates + len(rates))
             with one_blas_thread():
                 done = threads.run(call)
-            self._updates -= len(rates) - done
+            if done < len(rates):
+                network.state = replace(state, updates=state.updates + done)
             return done
 
         return run
 
-    def _evaluate(self, samples: Samples, loss: str, threads: Threads) -> Evaluation:
-        count = len(samples.x)
-        order = np.arange(count)
-        total, right = 0.0, 0
-        predicted = []
-        # In parts: with many outputs, all logits would take more memory than a pruned network.
-        size = max(LANES, _LOGITS // self.network.sizes[-1] // LANES * LANES)
-        for start in range(0, count, size):
-            stop = min(start + size, count)
-            logits = self.network.forward(samples.x[start:stop], threads)
-            out = np.ascontiguousarray(logits.T)
-            part = loss_and_gradient(np.empty_like(out), out, samples, order, start, stop, 1.0, LOSSES[loss])
-            total, right = total + part[0], right + part[1]
-            if loss != "mean_squared_error":
-                predicted.append(logits.argmax(axis=1) if loss == "softmax_cross_entropy" else logits > 0)
-        mean = total / count
-        if loss == "mean_squared_error":
-            return Evaluation(mean, None, False)
-        first = predicted[0][0]
-        same = all((part == first).all() for part in predicted)
-        entropy = _entropy(samples, loss)
-        return Evaluation(mean, right / count, same and entropy > 0 and mean >= _COLLAPSE * entropy)
+
+def checked_callback(callback: Callback | None) -> None:
+    """Refuse a callback that cannot be called with what it is to be told."""
+    if callback is not None:
+        check.function("callback", callback, "a function of a Progress")
+
+
+def _fault(state: State, evaluation: Evaluation) -> tuple[str, str] | None:
+    """What is not finite, and what it is; weights that no sample comes upon can be infinite at a finite loss."""
+    if not math.isfinite(evaluation.loss):
+        return "the loss", str(evaluation.loss)
+    if not all(all_finite(vector) for vector in state.vectors):
+        return "a weight, or what the optimizer keeps of it,", "infinite or NaN"
+    return None
 
 
 def _factors(schedule: LearningRates, steps: int) -> Floats:
@@ -697,83 +707,16 @@ def _factors(schedule: LearningRates, steps: int) -> Floats:
     return factors
 
 
-def _entropy(samples: Samples, loss: str) -> float:
-    """The lowest loss that one answer for all samples can have: the entropy of the labels, the mean over outputs."""
-    from scipy.special import entr  # here, because importing it takes as long as importing all of fastprune
-
-    if loss == "softmax_cross_entropy":
-        return float(entr(np.bincount(samples.labels) / len(samples.labels)).sum())
-    positive = samples.targets.mean(axis=0, dtype=np.float64)
-    return float((entr(positive) + entr(1 - positive)).mean())
-
-
-@dataclass(frozen=True)
-class State:
-    """What `Trainer.snapshot` copies and `Trainer.restore` puts back."""
-
-    storage: Storage
-    vectors: list[Floats]
-    updates: int
-
-    def to_bytes(self) -> bytes:
-        """The state as the content of an `.npz` file without pickles, of the size of its live parameters.
-
-        Returns
-        -------
-        bytes
-            For `from_bytes`. The same state gives the same bytes.
-
-        Examples
-        --------
-        >>> import fastprune as fp
-        >>> trainer = fp.Trainer(fp.MLP([4, 3], seed=1))
-        >>> kept = trainer.snapshot().to_bytes()  # to be written to a file, say
-        >>> other = fp.Trainer(fp.MLP([4, 3], seed=2))
-        >>> other.restore(fp.State.from_bytes(kept))
-        >>> bool((other.network.weights[0] == trainer.network.weights[0]).all())
-        True
-        """
-        file = io.BytesIO()
-        live = self.storage.live > 0
-        vectors = [vector[live] if vector.size else vector for vector in self.vectors]
-        arrays = self.storage.to_arrays() | dict(zip(_VECTORS, vectors, strict=True))
-        arrays["updates"] = np.array(self.updates)
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
-        return file.getvalue()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> "State":
-        """The state that `to_bytes` wrote.
-
-        Raises
-        ------
-        ValueError
-            If it is not the whole of what `to_bytes` gave.
-        """
-        try:
-            arrays = read_npz(io.BytesIO(content))
-            storage = Storage.from_arrays(arrays)
-            vectors = []
-            for name in _VECTORS:
-                vector = np.zeros(storage.live.size if arrays[name].size else 0, arrays[name].dtype)
-                vector[storage.live[: vector.size] > 0] = arrays[name]
-                vectors.append(vector)
-            return cls(storage, vectors, int(arrays["updates"]))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise ValueError(f"content: expected what State.to_bytes gave, got something else ({error})") from error
-
-
 class _Checkpoints:
     """The states a fit can go back to, with their evaluations: the last one, and the best one."""
 
-    def __init__(self, trainer: Trainer, evaluation: Evaluation) -> None:
-        self._trainer = trainer
-        self.last = self.best = trainer.snapshot()
+    def __init__(self, state: State, evaluation: Evaluation) -> None:
+        self.last = self.best = state
         self.last_evaluation = self.best_evaluation = evaluation
 
-    def add(self, evaluation: Evaluation) -> None:
-        """Take in the trainer's present state, which has this evaluation."""
-        self.last, self.last_evaluation = self._trainer.snapshot(), evaluation
+    def add(self, state: State, evaluation: Evaluation) -> None:
+        """Take in a later state."""
+        self.last, self.last_evaluation = state, evaluation
         if not self.best_evaluation.loss <= evaluation.loss:
             self.best, self.best_evaluation = self.last, evaluation
 

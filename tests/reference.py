@@ -159,7 +159,9 @@ def smallest(scores, count):
 
 
 def percentile(scores, q):
-    return np.percentile(scores, q) if len(scores) else 0.0
+    """The largest threshold such that what is not above it is at most q percent; None if there is none."""
+    found = [limit for limit in scores if 100 * sum(score <= limit for score in scores) <= q * len(scores)]
+    return max(found, default=None)
 
 
 def forward(x, weights, biases, activation):

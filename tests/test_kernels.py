@@ -654,18 +654,6 @@ def test_partition(values, data):
     assert sorted(ordered) == sorted(values)
 
 
-@given(scores, st.floats(0, 100))
-def test_percentile(values, q):
-    assert select.percentile(values.copy(), q) == pytest.approx(reference.percentile(values, q), rel=1e-14, abs=0)
-
-
-def test_percentile_of_distinct_values_at_the_ends_and_of_none():
-    values = normal(1001)
-    for q in (0.0, 3.7, 50.0, 99.95, 100.0):
-        assert select.percentile(values.copy(), q) == np.percentile(values, q)
-    assert select.percentile(np.empty(0), 50.0) == 0
-
-
 @given(scores, st.data())
 def test_mark_smallest(values, data):
     count = data.draw(st.integers(0, values.size))

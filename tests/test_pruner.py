@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastprune as fp
+from fastprune import pruner as pruner_module
 from fastprune import trainer as trainer_module
 
 
@@ -88,7 +89,7 @@ def test_step_by_step_is_run(digits):
         pruner.step()
         step[1].fit(digits.x_train, digits.y_train, 2)
     np.testing.assert_array_equal(run[0].values, step[0].values)
-    with pytest.raises(ValueError, match="schedule: expected another round, got a schedule of 3, all done"):
+    with pytest.raises(ValueError, match="all 3 rounds of the schedule are done; give a longer schedule, or a number"):
         pruner.step()
 
 
@@ -139,7 +140,10 @@ def test_an_emptied_layer_fails_the_round_and_the_last_good_network_stays(digits
     """Failure (b) of the seed program, and the end of every loop that prunes too much."""
     network, trainer = dense(digits)
     pruner = fp.Pruner(trainer, rule="percentile", schedule=[50.0, {0: 100.0}, 10.0])
-    history = pruner.run(digits.x_train, digits.y_train, 3)
+    with pytest.warns(
+        fp.TrainingWarning, match=r"round 2 failed .*: its retrainings collapsed and collapsed\. The net"
+    ):
+        history = pruner.run(digits.x_train, digits.y_train, 3)
     assert [record.failed for record in history] == [False, True]
     assert events(history[1]) == ["layer emptied (layer 0)", "collapsed", "collapsed", "failed"]
     assert history[1].after.train.collapsed
@@ -157,7 +161,8 @@ def test_an_emptied_network_is_defined(digits):
     record = pruner.step()
     assert events(record) == ["layer emptied (layer 0)", "layer emptied (layer 1)"]
     assert (network.sparsity, network.live_weights) == (1, 0)
-    history = trainer.fit(digits.x_train, digits.y_train, 5)
+    with pytest.warns(fp.TrainingWarning, match="training collapsed: the network gives one answer"):
+        history = trainer.fit(digits.x_train, digits.y_train, 5)
     assert history.train.collapsed
     assert len(set(network.predict(digits.x_test))) == 1
     assert not any(weights.any() for weights in network.weights)
@@ -181,7 +186,8 @@ def test_collapse_is_told_by_the_training_set(digits):
     threes = digits.y_test == 3
     held_out = (digits.x_test[threes], digits.y_test[threes])
     pruner = fp.Pruner(trainer, schedule=[{0: 0.999999}])
-    history = pruner.run(digits.x_train, digits.y_train, 2, validation=held_out)
+    with pytest.warns(fp.TrainingWarning, match="round 1 failed"):
+        history = pruner.run(digits.x_train, digits.y_train, 2, validation=held_out)
     assert history[0].failed
     assert "collapsed" in events(history[0])
 
@@ -199,10 +205,11 @@ def test_collapse_is_told_by_the_training_set(digits):
 def test_a_best_state_that_is_collapsed_is_no_success(digits, monkeypatch):
     """A fit may end with another state than it keeps: what is kept counts, too."""
     _, trainer = dense(digits)
-    collapsed = fp.Evaluation(2.3, 0.1, True)
+    collapsed = fp.Evaluation(2.3, 0.1, collapsed=True, one_answer=True)
     history = fp.History((), collapsed, None, converged=False, restored=True, collapsed=False, seconds=0.0)
-    monkeypatch.setattr(trainer, "fit", lambda *_, **__: history)
-    record = fp.Pruner(trainer, schedule=[0.5]).run(digits.x_train, digits.y_train, 1)[0]
+    monkeypatch.setattr(trainer, "fit_samples", lambda *_, **__: history)
+    with pytest.warns(fp.TrainingWarning, match="round 1 failed"):
+        record = fp.Pruner(trainer, schedule=[0.5]).run(digits.x_train, digits.y_train, 1)[0]
     assert record.failed
     assert events(record) == ["collapsed", "collapsed", "failed"]
 
@@ -230,14 +237,14 @@ def test_an_interrupted_round_is_undone_and_can_be_run_again(digits, error):
 def test_a_round_interrupted_before_it_retrains_is_undone_too(digits, monkeypatch):
     network, trainer = dense(digits)
     pruner = fp.Pruner(trainer, schedule=[0.5])
-    real = trainer.evaluate_samples
+    real = pruner_module.evaluate_training
 
     def interrupted(*arguments):
         if network.sparsity > 0:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(trainer, "evaluate_samples", interrupted)
+    monkeypatch.setattr(pruner_module, "evaluate_training", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pruner.run(digits.x_train, digits.y_train, 1)
     assert (network.sparsity, pruner.round) == (0, 0)
@@ -271,7 +278,8 @@ def test_divergence_in_both_attempts_fails_the_round(digits):
     trainer.fit(x, y, 3)
     before = trainer.snapshot()
     pruner = fp.Pruner(trainer, schedule=[0.5, 0.6])
-    history = pruner.run(x, y, 20, learning_rate=1e6)
+    with pytest.warns(fp.TrainingWarning, match="round 1 failed .* diverged and diverged"):
+        history = pruner.run(x, y, 20, learning_rate=1e6)
     assert [(record.failed, record.after, events(record)) for record in history] == [
         (True, None, ["diverged", "diverged", "failed"])
     ]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import fastprune as fp
-from fastprune.kernels.select import percentile
 from fastprune.rules import RULES
 from fastprune.schedules import PercentileRamp
 
@@ -33,11 +32,12 @@ def test_percentile_rule_reproduces_the_printed_degrees(monkeypatch):
     pruner = fp.Pruner(trainer, rule="percentile", schedule=ramp, ignored_layers=[-1])
     degrees = {}
     for number in range(1, 40):
-        if number == 3:  # the program's own zero: from here on one zero joins each layer's live values
-            with_zero = RULES["percentile"]._replace(
-                threshold=lambda live, scores, q: percentile(np.append(scores, 0.0), q)
-            )
-            monkeypatch.setitem(RULES, "percentile", with_zero)
+        # The program's own zero: from the third round on, one joins each layer's live values.
+        zeros = [0.0] * (number > 2)
+        theirs = RULES["percentile"]._replace(
+            threshold=lambda live, scores, q, zeros=zeros: np.percentile([*scores, *zeros], q)
+        )
+        monkeypatch.setitem(RULES, "percentile", theirs)
         degrees[number] = round(100 * pruner.step().prunable_sparsity, 3)
     assert {number: degrees[number] for number in printed} == printed
 
@@ -65,15 +65,17 @@ def test_failure_a_a_retraining_stuck_at_the_entropy_is_no_success(dense):
     network = copy_of(network)
     trainer = fp.Trainer(network, learning_rate=0.0075, momentum=0.0, batch_size=None)
     test = (data.x_test, data.y_test)
-    settings = {"rule": "percentile", "schedule": [30.0] * 8, "ignored_layers": [-1]}
-    pruner = fp.Pruner(trainer, **settings)
-    history = pruner.run(data.x_train, data.y_train, 200, test=test)
+    emptied = {0: 30.0, 3: 100.0}  # no learning rate helps a network whose inputs reach no output
+    settings = {"rule": "percentile", "ignored_layers": [-1]}
+    pruner = fp.Pruner(trainer, schedule=[5.0, 5.0, emptied, 5.0], **settings)
+    with pytest.warns(fp.TrainingWarning, match="round 3 failed and ended the run"):
+        history = pruner.run(data.x_train, data.y_train, 200, test=test)
 
     *good, failed = history
-    assert good
+    assert len(good) == 2
     assert not any(record.failed or record.after.train.collapsed for record in good)
     assert failed.failed
-    assert [event.kind for event in failed.events] == ["collapsed", "collapsed", "failed"]
+    assert [event.kind for event in failed.events] == ["layer emptied", "collapsed", "collapsed", "failed"]
     assert round(100 * failed.after.train.accuracy, 1) == 59.1
     assert round(100 * failed.after.test.accuracy, 1) == 61.7
     # What is left is the last good network.
@@ -82,8 +84,9 @@ def test_failure_a_a_retraining_stuck_at_the_entropy_is_no_success(dense):
     assert network.sparsity == good[-1].sparsity
 
     # Retrained by hand, at the program's own learning rate, the pruned network ends where its record says.
-    fp.Pruner(trainer, **settings).step()
-    history = trainer.fit(data.x_train, data.y_train, 400, learning_rate=0.1)
+    fp.Pruner(trainer, schedule=[emptied], **settings).step()
+    with pytest.warns(fp.TrainingWarning, match=r"training collapsed: the network gives one answer .*loss 0.6764"):
+        history = trainer.fit(data.x_train, data.y_train, 400, learning_rate=0.1)
     assert history.collapsed
     assert history.train.loss == pytest.approx(0.6764, abs=5e-5)
 
@@ -94,14 +97,13 @@ def test_failure_b_an_emptied_layer_has_a_percentile(dense):
         np.percentile([], 20.0)
     network = copy_of(dense[1])
     pruner = fp.Pruner(fp.Trainer(network), rule="percentile", schedule=[20.0] * 40, ignored_layers=[-1])
-    events = [str(event) for _ in range(40) for event in pruner.step().events]
-    assert [event for event in events if event != "nothing removed"] == [
-        "layer emptied (layer 3)",
-        "layer emptied (layer 2)",
-        "layer emptied (layer 1)",
-    ]
-    assert network.layer_live_weights[1:] == [0, 0, 0, 2]
-    assert network.layer_live_weights[0] > 0
+    assert not any(event.kind == "layer emptied" for _ in range(40) for event in pruner.step().events)
+    assert network.layer_live_weights[1:] == [4, 4, 4, 2], "a fifth of four is less than one weight"
+    record = pruner.step(q={1: 100.0, 3: 100.0})
+    assert [str(event) for event in record.events] == ["layer emptied (layer 1)", "layer emptied (layer 3)"]
+    record = pruner.step(q=20.0)
+    assert record.removed > 0
+    assert record.thresholds[1:] == (0.0, None, 0.0, None)
     assert math.isfinite(pruner.step(quality=1.0).sparsity)
 
 

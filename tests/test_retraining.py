@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import fastprune as fp
-from fastprune.kernels.layout import Samples
 from fastprune.schedules import PolynomialDecay, linear
 
 
@@ -41,14 +40,14 @@ def test_a_fit_may_have_a_schedule_of_its_own(digits):
 
 def rates_of(trainer, monkeypatch):
     """Record the learning rate of each epoch that the trainer makes."""
-    rates, fit = [], trainer.fit
+    rates, fit = [], trainer.fit_samples
 
     def recorded(*arguments, **settings):
         history = fit(*arguments, **settings)
         rates.append([epoch.learning_rate for epoch in history.epochs])
         return history
 
-    monkeypatch.setattr(trainer, "fit", recorded)
+    monkeypatch.setattr(trainer, "fit_samples", recorded)
     return rates
 
 
@@ -263,6 +262,7 @@ def test_a_run_with_bad_settings_changes_nothing(digits):
 # The state that is kept, and dropout
 
 
+@pytest.mark.filterwarnings("ignore:training collapsed")
 def test_without_restore_best_the_last_state_stays(digits):
     rate = {"learning_rate_schedule": lambda progress: 1 if progress < 0.5 else 60}
     last, best = (dense(digits, epochs=6, restore_best=keep, **rate)[1] for keep in (False, True))
@@ -315,7 +315,8 @@ def test_large_sets_are_watched_alike_for_any_seed(monkeypatch):
     """The bits of a key are no signed number: half of all seeds would not fit into one."""
     monkeypatch.setattr(fp.trainer, "_WATCHED", 3)
     x, y = np.eye(8, dtype="float32"), np.arange(8) % 2
-    samples = Samples(x, y, np.empty((0, 0), "float32"))
-    some = [fp.Trainer(fp.MLP([8, 2]), seed=seed).some(samples).x.argmax(axis=1).tolist() for seed in range(8)]
+    loss = "softmax_cross_entropy"
+    sets = [fp.Trainer(fp.MLP([8, 2]), seed=seed).training_set((x, y), loss) for seed in range(8)]
+    some = [data.watched.x.argmax(axis=1).tolist() for data in sets]
     assert all(len(set(chosen)) == 3 for chosen in some)
     assert len(set(map(tuple, some))) > 4

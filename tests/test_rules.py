@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastprune as fp
-from fastprune.rules import count_for
+from fastprune.rules import count_for, percentile
 
 
 def network_of(*layers):
@@ -63,24 +64,90 @@ def test_scope_layer_ranks_each_layer_and_global_all_together():
     assert masks(together) == [[[0, 0, 0, 1], [0, 0, 0, 1]], [[1, 1], [1, 1]]]
 
 
-def test_percentile_removes_what_is_not_above_it():
+def test_percentile_removes_at_most_q_percent_of_the_live_weights():
     network = network_of([[1.0, -2.0, 3.0, -4.0, 5.0]])
     record = prune(network, q=50.0)
-    assert masks(network) == [[[0, 0, 0, 1, 1]]], "the median itself is not above the median"
+    assert masks(network) == [[[0, 0, 1, 1, 1]]]
     assert record.requested_sparsity == pytest.approx(0.5)
-    assert record.sparsity == pytest.approx(0.6)
-    prune(network, q=50.0)
-    assert masks(network) == [[[0, 0, 0, 0, 1]]], "the percentile is that of the live weights"
+    assert record.sparsity == pytest.approx(0.4)
+    assert record.thresholds == (2.0,)
+    record = prune(network, q=50.0)
+    assert masks(network) == [[[0, 0, 0, 1, 1]]], "a half of the three that were live"
+    assert record.thresholds == (3.0,)
 
 
-def test_percentile_0_removes_the_smallest_and_100_all():
-    network = network_of([[1.0, 2.0, 3.0, 1.0]])
-    prune(network, q=0.0)
-    assert masks(network) == [[[0, 1, 1, 0]]]
+def test_percentile_that_is_less_than_one_weight_removes_none():
+    """A layer of six weights lost one a round, whatever q, and was soon empty."""
+    network = network_of([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+    for _ in range(39):
+        record = prune(network, q=16.6)
+        assert (record.removed, record.thresholds, events(record)) == (0, (None,), ["nothing removed"])
+    assert prune(network, q=16.7).removed == 1
+
+
+def test_percentile_0_removes_none_and_100_all():
+    network = network_of([[1.0, 0.0, 3.0, 1.0]])
+    record = prune(network, q=0.0)
+    assert masks(network) == [[[1, 1, 1, 1]]]
+    assert (events(record), record.thresholds) == (["nothing removed"], (None,))
     record = prune(network, q=100.0)
     assert masks(network) == [[[0, 0, 0, 0]]]
     assert events(record) == ["layer emptied (layer 0)"]
     assert (record.sparsity, network.sparsity, network.compression) == (1, 1, math.inf)
+    assert record.thresholds == (3.0,)
+
+
+def test_percentile_leaves_equals_together():
+    network = network_of([[1.0, 2.0, -2.0, 2.0, 3.0]])
+    assert prune(network, q=60.0).thresholds == (1.0,), "with all that are 2 it would be 80 percent"
+    assert masks(network) == [[[0, 1, 1, 1, 1]]]
+    assert prune(network, q=75.0).thresholds == (2.0,)
+    assert masks(network) == [[[0, 0, 0, 0, 1]]]
+
+
+@given(st.lists(st.integers(0, 8).map(float), min_size=1, max_size=60), st.integers(0, 1000).map(lambda q: q / 10))
+def test_the_percentile_is_the_twin(scores, q):
+    array = np.array(scores)
+    assert percentile(array, array.copy(), q) == reference.percentile(scores, q)
+    network = network_of([scores])
+    record = prune(network, q=q)
+    assert record.removed <= q / 100 * len(scores) * (1 + 1e-12)
+    gone, stay = array[~network.masks[0][0]], array[network.masks[0][0]]
+    assert not gone.size or gone.max() == record.thresholds[0]
+    assert not gone.size or not stay.size or stay.min() > gone.max()
+
+
+def test_decimals_are_no_pitfall():
+    """29 percent of 100 weights are 29, though 0.29 * 100 is a little less."""
+    for q in (29.0, 57.0, 58.0, 1.1, 2.3):
+        network = network_of([np.arange(1.0, 1001.0)])
+        assert prune(network, q=q).removed == round(10 * q)
+
+
+def test_thresholds_are_told_by_layer():
+    layers = [[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]
+    assert prune(network_of(*layers), q=50.0, ignored_layers=[1]).thresholds == (2.0, None)
+    assert prune(network_of(*layers), q=50.0, scope="global").thresholds == (3.0, 3.0)
+    assert prune(network_of(*layers), sparsity=0.5).thresholds == (None, None)
+    deviation = np.std([5.0, 6.0])
+    assert prune(network_of(*layers), quality={1: 2.0}).thresholds == (None, pytest.approx(2 * deviation))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30, 1e-200, 1e200])
+def test_the_size_of_weights_is_of_no_matter(scale):
+    """Their squares overflow or vanish."""
+    dtype = "float32" if 1e-40 < scale < 1e40 else "float64"
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=12).astype(dtype)
+    outcomes = []
+    for factor in (1, scale):
+        for number, settings in ({"quality": 0.5}, {}), ({"sparsity": 0.5}, {"layer_rates": "lamp"}):
+            network = fp.MLP([4, 2, 2], dtype=dtype)
+            network.values[:12] = values * np.dtype(dtype).type(factor)
+            record = fp.Pruner(fp.Trainer(network), schedule=[0.0], **settings).step(**number)
+            outcomes.append((masks(network), pytest.approx(record.removed_norm, rel=1e-6)))
+    assert outcomes[:2] == outcomes[2:]
+    assert all(0 < norm.expected < 1 for _, norm in outcomes)
 
 
 def test_std_is_measured_around_the_mean_of_the_live_weights():
@@ -97,7 +164,7 @@ def test_std_is_measured_around_the_mean_of_the_live_weights():
 
 def test_threshold_rules_of_global_scope_share_one_threshold():
     network = network_of([[1.0, 2.0]], [[3.0]])
-    prune(network, scope="global", q=50.0)
+    prune(network, scope="global", q=70.0)
     assert masks(network) == [[[0, 0]], [[1]]]
     network = network_of([[1.0, -1.0]], [[0.9]])
     prune(network, scope="global", quality=0.95 / np.std([1.0, -1.0, 0.9]))
@@ -161,8 +228,9 @@ def test_all_weights_equal():
     network = network_of([[2.0] * 4, [-2.0] * 4])
     prune(network, sparsity=0.5)
     assert masks(network) == [[[0, 0, 0, 0], [1, 1, 1, 1]]], "by index"
-    prune(network, q=10.0)
-    assert network.live_weights == 0, "none is above their common value"
+    assert events(prune(network, q=99.0)) == ["nothing removed"], "all of them would be more than 99 percent"
+    prune(network, q=100.0)
+    assert network.live_weights == 0
 
 
 def test_all_weights_zero():
@@ -233,10 +301,12 @@ def test_scope_layer_gives_all_layers_the_same_sparsity(sizes, sparsity):
 def test_thresholds_remove_what_is_not_above_and_no_more(sizes, q, scope, min_keep):
     network = fp.MLP(sizes, dtype="float64", initialization=1.0)
     before = network.weights
-    prune(network, q=q, scope=scope, min_keep=min_keep)
-    together = np.percentile(np.abs(np.concatenate([w.reshape(-1) for w in before])), q)
-    for weights, mask in zip(before, network.masks, strict=True):
-        limit = together if scope == "global" else np.percentile(np.abs(weights), q)
+    record = prune(network, q=q, scope=scope, min_keep=min_keep)
+    parts = [np.concatenate([w.reshape(-1) for w in before])] * len(before) if scope == "global" else before
+    for weights, mask, part, threshold in zip(before, network.masks, parts, record.thresholds, strict=True):
+        limit = reference.percentile(np.abs(part).reshape(-1).tolist(), q)
+        assert limit == threshold
+        limit = -1.0 if limit is None else limit
         kept = np.sort(np.abs(weights).reshape(-1))[::-1][:min_keep]
         expected = (np.abs(weights) > limit) | np.isin(np.abs(weights), kept)
         np.testing.assert_array_equal(mask, expected)
@@ -293,7 +363,9 @@ def test_random_pruning_does_not_depend_on_how_layers_are_stored():
     masks = []
     for execution in ("dense", "sparse"):
         network = fp.MLP([20, 20, 5], execution=execution)
-        fp.Pruner(fp.Trainer(network), schedule=[0.3, 0.6], criterion="random").run(np.ones((4, 20)), [0, 1, 2, 3], 0)
+        pruner = fp.Pruner(fp.Trainer(network), schedule=[0.3, 0.6], criterion="random")
+        for _ in range(2):
+            pruner.step()
         masks.append(np.concatenate([mask.reshape(-1) for mask in network.masks]))
     np.testing.assert_array_equal(*masks)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import fastprune as fp
+from fastprune.evaluation import Evaluation
 from fastprune.sensitivity import Sensitivity
-from fastprune.trainer import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_ignored_layers_are_not_scanned_and_pruned_ones_start_where_they_are(dig
 
 def scan_of(*curves, sizes=(100, 100), baseline=1.0, sparsities=(0.5, 0.9), layer_sparsity=(0.0, 0.0)):
     """A scan with these losses."""
-    rows = tuple(tuple(Evaluation(loss, 0.5, False) for loss in curve) for curve in curves)
-    return Sensitivity((0, 1), sizes, layer_sparsity, sparsities, Evaluation(baseline, 0.5, False), rows)
+    rows = tuple(tuple(Evaluation(loss, 0.5, False, False) for loss in curve) for curve in curves)
+    return Sensitivity((0, 1), sizes, layer_sparsity, sparsities, Evaluation(baseline, 0.5, False, False), rows)
 
 
 def test_layers_that_lose_the_same_get_the_same():

@@ -100,6 +100,7 @@ def test_run_gives_what_the_calling_thread_returns():
         assert callers == {threading.get_ident()}
 
 
+@pytest.mark.filterwarnings("ignore:training collapsed")
 def test_no_thread_is_left_over():
     before = threading.active_count()
     with Threads(4) as pool:

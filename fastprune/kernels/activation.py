@@ -9,7 +9,8 @@ from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Floats
 from fastprune.kernels.random import derive
 
-RELU, LEAKY_RELU, TANH, SIGMOID = range(4)
+CODES = range(4)
+RELU, LEAKY_RELU, TANH, SIGMOID = CODES
 SLOPE = 0.01  # of leaky ReLU below zero (PyTorch's default)
 
 

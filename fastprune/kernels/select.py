@@ -34,28 +34,6 @@ def partition(scores: Floats, k: int) -> float:
 
 
 @kernel
-def percentile(scores: Floats, q: float) -> float:
-    """The q-th percentile of `scores`, interpolated linearly as numpy.percentile does; 0 for an empty set.
-
-    scores float64 (n,) is reordered; q in [0, 100].
-    """
-    n = scores.size
-    if n == 0:
-        return 0.0
-    position = q / 100 * (n - 1)
-    k = min(int(position), n - 1)
-    below = partition(scores, k)
-    if k == n - 1:
-        return below
-    above: float = scores[k + 1]
-    for i in range(k + 2, n):
-        above = min(above, scores[i])
-    # NumPy's two forms of the same line: exact at either end.
-    t = position - k
-    return below + (above - below) * t if t < 0.5 else above - (above - below) * (1 - t)
-
-
-@kernel
 def mark_smallest(marks: Bytes, scratch: Floats, scores: Floats, count: int) -> None:
     """marks = 1 at the `count` smallest scores, equal ones in order of their index, and 0 elsewhere.
 

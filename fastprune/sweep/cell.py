@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from fastprune import check
 from fastprune.datasets import Dataset, load_dataset
+from fastprune.evaluation import Evaluation
 from fastprune.kernels.layout import Floats
 from fastprune.network import MLP
 from fastprune.pruner import Pruner, RoundRecord, Scores
+from fastprune.state import State
 from fastprune.sweep.config import Settings
-from fastprune.trainer import Evaluation, State, Trainer
+from fastprune.trainer import Trainer
 
 Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
 
