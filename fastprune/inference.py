@@ -11,7 +11,7 @@ from fastprune import check
 from fastprune.blas import one_blas_thread
 from fastprune.kernels.layout import Floats, Ints, Layout, Team, Workspace
 from fastprune.kernels.steps import forward_samples
-from fastprune.kernels.tile import LANES, STEP
+from fastprune.kernels.tile import LANES, STEP, all_finite
 from fastprune.storage import aligned_empty
 from fastprune.team import Threads
 
@@ -61,7 +61,7 @@ class Predictor(ABC):
         Raises
         ------
         ValueError
-            If `x` has another shape, is empty, or holds NaN or infinity.
+            If `x` has another shape, is empty, or holds NaN or infinity, or is so large that the outputs overflow.
 
         Examples
         --------
@@ -69,7 +69,10 @@ class Predictor(ABC):
         >>> fp.MLP([2, 3]).logits([[0.0, 0.0]])  # the biases
         array([[0., 0., 0.]], dtype=float32)
         """
-        return self._logits(check.samples("x", x, self.sizes[0], self.dtype))
+        logits = self._logits(check.samples("x", x, self.sizes[0], self.dtype))
+        if not all_finite(logits.reshape(-1)):  # any class would do: argmax takes NaN for the largest
+            raise ValueError(f"x: expected numbers that the network can take in {self.dtype}, got outputs beyond it")
+        return logits
 
     def predict_proba(self, x: npt.ArrayLike) -> Floats:
         """Probabilities of the classes.

@@ -17,6 +17,7 @@ from fastprune.inference import Predictor, forward
 from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
 from fastprune.kernels.layout import Bytes, Floats, Ints, Layout
 from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
+from fastprune.kernels.tile import all_finite
 from fastprune.state import State
 from fastprune.storage import EXECUTIONS, Storage, from_positions, positions_of, stored_sparsely
 from fastprune.team import Threads
@@ -115,9 +116,12 @@ class MLP(Predictor):
         for layer, (low, high) in enumerate(pairwise(self.layout.weights)):
             where = positions[layer] if self.storage.weights[layer] is None else None
             values = self.values[low:high]
-            values[slice(None) if where is None else where] = _initial(
-                live[layer], self.sizes[layer : layer + 2], initialization, np.random.default_rng([seed, layer])
-            )
+            with np.errstate(over="ignore"):  # what overflows is found below
+                values[slice(None) if where is None else where] = _initial(
+                    live[layer], self.sizes[layer : layer + 2], initialization, np.random.default_rng([seed, layer])
+                )
+        if not all_finite(self.values):
+            raise ValueError(f"initialization: expected weights that {self.dtype} can hold, got {initialization!r}")
 
     def _configure(self, sizes: Sequence[int], activation: str, loss: str | None, dtype: npt.DTypeLike) -> None:
         if isinstance(sizes, np.ndarray):

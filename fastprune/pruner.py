@@ -615,7 +615,7 @@ class Pruner:
 
     def _check(self, rule: str) -> None:
         """Refuse settings that are not as described; they can have been changed since the pruner was made."""
-        check.one_of("rule", rule, RULES)
+        check.one_of("rule", self.rule, RULES)
         check.one_of("scope", self.scope, SCOPES)
         check.one_of("criterion", self.criterion, CRITERIA)
         check.one_of("layer_rates", self.layer_rates, LAYER_RATES)

@@ -348,9 +348,7 @@ class Trainer(check.Checked):
             warnings.warn(f"x: {fault}", TrainingWarning, stacklevel=2)
         history = self.fit_samples(data, loss, epochs, rate, schedule, held_out, callback)
         if history.collapsed or history.train.collapsed:
-            end = f"the best state before that is restored, with a loss of {history.train.loss:.4g}"
-            if history.train.collapsed:
-                end = "the best state before that is restored"
+            end = "the best state before that is restored"
             if history.train.collapsed:
                 end = "the network gives one answer to all samples, and knows no more than how frequent labels are"
             warnings.warn(

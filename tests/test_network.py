@@ -91,6 +91,25 @@ def test_the_variance_of_initialization_is_of_live_weights():
     assert glorot.weights[0][glorot.masks[0]].std() == pytest.approx((2 / 70) ** 0.5, rel=0.02)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_that_the_dtype_cannot_hold_are_refused(dtype):
+    with pytest.raises(ValueError, match=f"initialization: expected weights that {dtype} can hold, got 1e[+]308"):
+        fp.MLP([40, 40], initialization=1e308, dtype=dtype)
+    assert np.isfinite(fp.MLP([40, 40], initialization=1e30).values).all()
+
+
+@pytest.mark.parametrize("samples", [1, 20])
+def test_samples_that_no_output_can_be_had_for_are_refused(samples):
+    """The outputs were infinite or NaN, and class 0 was predicted."""
+    network = fp.MLP([4, 8, 3], loss="softmax_cross_entropy", seed=1)
+    for predictor in (network, network.sparsify()):
+        x = np.full((samples, 4), 3.4e38, "float32")
+        for predict in (predictor.logits, predictor.predict, predictor.predict_proba):
+            with pytest.raises(ValueError, match="x: expected numbers that the network can take in float32"):
+                predict(x)
+        assert np.isfinite(predictor.logits(x / 1e4)).all()
+
+
 @pytest.mark.filterwarnings("ignore:training collapsed")
 def test_a_network_that_is_sparse_from_the_start_never_takes_the_memory_of_a_dense_one(tmp_path):
     """784-20000-20000-10: 416 million weights, of which 200,000 are live."""

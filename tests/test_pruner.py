@@ -355,6 +355,55 @@ def test_bad_arguments(arguments, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rule", "l1", "rule: expected one of"),
+        ("scope", "local", "scope: expected one of 'layer', 'global', got 'local'"),
+        ("criterion", "gradient", "criterion: expected one of"),
+        ("layer_rates", "mine", "layer_rates: expected one of"),
+        ("min_keep", -1, "min_keep: expected an integer"),
+        ("seed", 0.5, "seed: expected an integer"),
+        ("round", -1, "round: expected an integer"),
+        ("ignored_layers", [7], "ignored_layers: expected layers in"),
+        ("ignored_layers", 1, "ignored_layers: expected a list of layers"),
+        ("schedule", [0.5, 2.0], r"schedule\[1\]: expected a number in \[0, 1\), got 2.0"),
+        ("schedule", 0.5, "schedule: expected a sequence"),
+    ],
+)
+def test_settings_that_are_set_later_are_checked_before_anything_is_pruned(name, value, message):
+    network = fp.MLP([5, 3, 3])
+    pruner = fp.Pruner(fp.Trainer(network), schedule=[0.5, 0.6])
+    setattr(pruner, name, value)
+    with pytest.raises(ValueError, match=message):
+        pruner.run(np.eye(3, 5), [0, 1, 2], 0)
+    if name != "schedule":
+        with pytest.raises(ValueError, match=message):
+            pruner.step()
+        with pytest.raises(ValueError, match=message):
+            pruner.step(sparsity=0.5)
+    assert network.sparsity == 0
+
+
+def test_an_error_of_the_second_on_round_undoes_the_round(digits):
+    """It stood outside of what is undone, against what is promised."""
+    network, trainer = dense(digits)
+    before = trainer.snapshot()
+    pruner = fp.Pruner(trainer, schedule=[0.5, 0.9])
+
+    def stop(record):
+        if record.done and record.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pruner.run(digits.x_train, digits.y_train, 1, on_round=stop)
+    assert (network.sparsity, pruner.round) == (0.5, 1)
+    trainer.restore(before)
+    pruner.round = 0
+    again = pruner.run(digits.x_train, digits.y_train, 1, rounds=1)
+    assert [record.round for record in again] == [1]
+
+
+@pytest.mark.parametrize(
     ("number", "message"),
     [
         ({"sparsity": 1.0}, r"sparsity: expected a number in \[0, 1\), got 1.0"),

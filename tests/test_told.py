@@ -187,7 +187,7 @@ def test_the_loss_can_be_named_where_labels_would_choose_another():
     fp.Trainer(named, learning_rate=0.01).fit(x, y, 5, loss="mean_squared_error")
     with pytest.raises(ValueError, match="loss: expected 'mean_squared_error', which the network has, got 'sigmoid"):
         fp.Trainer(named).fit(x, y, 5, loss="sigmoid_cross_entropy")
-    with pytest.raises(ValueError, match="loss: expected one of 'softmax_cross_entropy', .* got 'mse'"):
+    with pytest.raises(ValueError, match=r"loss: expected one of 'softmax_cross_entropy', .* got 'mse'"):
         fp.Trainer(fp.MLP([2, 1])).fit(x, y, 5, loss="mse")
     one_hot = np.eye(3)[np.arange(40) % 3]
     network = fp.MLP([2, 3])

@@ -407,6 +407,22 @@ def test_divergence_of_the_last_update_is_found(monkeypatch):
     np.testing.assert_array_equal(network.values, before)
 
 
+def test_weights_that_become_infinite_at_a_finite_loss_are_found():
+    """A saturated unit is 1 whatever its weight; that one is multiplied by 1 - 3 at each step."""
+    network = fp.MLP([1, 1, 1], activation="tanh")
+    network.values[:] = [-3e38, 0.1, 0.0, 0.0]
+    before = network.values.copy()
+    trainer = fp.Trainer(network, learning_rate=3.0, l2=1.0, momentum=0.0, batch_size=None, restore_best=False)
+    with pytest.raises(fp.DivergenceError, match="a weight, or what the optimizer keeps of it, became infinite"):
+        trainer.fit([[1.0]], [0.5], 1)
+    np.testing.assert_array_equal(network.values, before)
+    network.values[0] = -np.inf
+    with pytest.raises(
+        ValueError, match=r"network: expected all to be finite to begin with, but a weight.* is infinite"
+    ):
+        trainer.fit([[1.0]], [0.5], 1)
+
+
 def test_callback_sees_progress_and_may_stop(monkeypatch):
     monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
     seen = []
@@ -531,6 +547,67 @@ def test_bad_arguments(arguments, message):
 
 
 X, Y = np.ones((6, 4)), np.arange(6) % 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("network", "mlp", "network: expected an MLP, got str"),
+        ("learning_rate", -1.0, r"learning_rate: expected a number in \(0, inf\), got -1.0"),
+        ("learning_rate_schedule", "fast", "learning_rate_schedule: expected one of 'constant'"),
+        ("momentum", 5.0, r"momentum: expected a number in \[0, 1\), got 5.0"),
+        ("nesterov", 1, "nesterov: expected True or False"),
+        ("l1", -1, "l1: expected a number"),
+        ("l2", np.nan, "l2: expected a number"),
+        ("input_dropout", 1.0, "input_dropout: expected a number"),
+        ("dropout", 1.0, "dropout: expected a number"),
+        ("scale_dropout", None, "scale_dropout: expected True or False"),
+        ("batch_size", 0, "batch_size: expected an integer of at least 1, got 0"),
+        ("tolerance", "0", "tolerance: expected a number"),
+        ("patience", 0, "patience: expected an integer"),
+        ("restore_best", 0, "restore_best: expected True or False"),
+        ("n_jobs", 0, "n_jobs: expected a number of threads"),
+        ("seed", -1, "seed: expected an integer"),
+    ],
+)
+def test_settings_that_are_set_later_are_checked_then(name, value, message):
+    trainer = fp.Trainer(fp.MLP([4, 3]))
+    before = getattr(trainer, name)
+    with pytest.raises(ValueError, match=message):
+        setattr(trainer, name, value)
+    assert getattr(trainer, name) == before
+    setattr(trainer, name, before)
+
+
+def test_settings_that_are_set_later_are_used():
+    trainer = fp.Trainer(fp.MLP([4, 3]))
+    trainer.learning_rate_schedule = "linear"
+    assert trainer.learning_rate_schedule(0.25) == 0.75
+    trainer.n_jobs = -1
+    assert trainer.n_jobs >= 1
+    adam = fp.Trainer(fp.MLP([4, 3]), optimizer="adam")
+    adam.nesterov = True
+    with pytest.raises(ValueError, match="nesterov: expected optimizer 'sgd', got 'adam'"):
+        adam.fit(X, Y, 1)
+    assert adam.network.loss is None
+
+
+@pytest.mark.parametrize("function", [1, "print", lambda: 1.0, lambda progress, more: 1.0, [len]])
+def test_what_cannot_be_called_is_refused_before_training(function):
+    network = fp.MLP([4, 3])
+    before = network.values.copy()
+    with pytest.raises(ValueError, match="callback: expected a function of a Progress, got"):
+        fp.Trainer(network).fit(X, Y, 1, callback=function)
+    with pytest.raises(ValueError, match="learning_rate_schedule: expected one of 'constant'"):
+        fp.Trainer(network, learning_rate_schedule=function)
+    with pytest.raises(ValueError, match="learning_rate_schedule: expected one of 'constant'"):
+        fp.Trainer(network).fit(X, Y, 1, learning_rate_schedule=function)
+    pruner = fp.Pruner(fp.Trainer(network), schedule=[0.5])
+    for name in ("callback", "on_round", "learning_rate_schedule"):
+        with pytest.raises(ValueError, match=f"{name}: expected"):
+            pruner.run(X, Y, 1, **{name: function})
+    np.testing.assert_array_equal(network.values, before)
+    assert (network.loss, pruner.round) == (None, 0)
 
 
 @pytest.mark.parametrize(
