@@ -95,12 +95,13 @@ class State:
             If a vector does not fit the storage, or holds what it cannot.
         """
         size, live = self.storage.live.size, self.storage.live > 0
-        if self.values.dtype not in (np.float32, np.float64):
-            raise ValueError(f"values: expected float32 or float64, got {self.values.dtype}")
         for name, vector in zip(_VECTORS, self.vectors, strict=True):
-            expected = (size,) if name == "values" or vector.size else (0,)
-            if type(vector) is not np.ndarray or vector.shape != expected or vector.dtype != self.values.dtype:
-                raise ValueError(f"{name}: expected {self.values.dtype} {expected}, got {vector!r:.60}")
+            if not isinstance(vector, np.ndarray) or vector.dtype not in (np.float32, np.float64):
+                raise ValueError(f"{name}: expected an array of float32 or float64, got {vector!r:.60}")
+            if vector.dtype != self.values.dtype:
+                raise ValueError(f"{name}: expected {self.values.dtype}, as the values have, got {vector.dtype}")
+            if vector.shape != (size,) and (name == "values" or vector.shape != (0,)):
+                raise ValueError(f"{name}: expected shape ({size},), got {vector.shape}")
             if not all_finite(vector):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
             if vector.size and vector[~live].any():
@@ -152,7 +153,7 @@ class State:
             vectors = []
             for name in _VECTORS:
                 kept = arrays[name]
-                if kept.shape != (np.count_nonzero(live),) and (name == "values" or kept.shape != (0,)):
+                if kept.shape != (np.count_nonzero(live),) and (name != "square" or kept.shape != (0,)):
                     raise ValueError(f"{name}: expected one number for each live parameter, got shape {kept.shape}")
                 vector = np.zeros(live.size if kept.size else 0, kept.dtype)
                 vector[live[: vector.size]] = kept

@@ -578,18 +578,20 @@ class Trainer(check.Checked):
 
     def _check_state(self, name: str, state: State) -> None:
         network = self.network
-        if (
-            not isinstance(state, State)
-            or state.storage.sizes != network.sizes
-            or state.storage.layout.activation != network.layout.activation
-            or state.values.dtype != network.dtype
-            or (state.square.size > 0) != (self._optimizer == "adam")
-        ):
+        if not isinstance(state, State):
             raise ValueError(f"{name}: expected a snapshot of this trainer, got {type(state).__name__}")
         try:
             state.check()
         except ValueError as error:
             raise ValueError(f"{name}: expected a snapshot of this trainer, got another thing: {error}") from None
+        if (
+            state.storage.sizes != network.sizes
+            or state.storage.layout.activation != network.layout.activation
+            or state.values.dtype != network.dtype
+            or state.velocity.size == 0
+            or (state.square.size > 0) != (self._optimizer == "adam")
+        ):
+            raise ValueError(f"{name}: expected a snapshot of this trainer, got one of another network or optimizer")
 
     def _check_nesterov(self) -> None:
         if self.nesterov and self._optimizer != "sgd":

@@ -1,5 +1,6 @@
 """A training that goes on elsewhere: its state as bytes, and a run of some rounds at a time."""
 
+import dataclasses
 import io
 import itertools
 
@@ -87,6 +88,119 @@ def test_what_is_no_state_is_refused():
     for one in bad:
         with pytest.raises(ValueError, match=r"content: expected what State.to_bytes gave, got something else"):
             fp.State.from_bytes(one)
+
+
+def rewritten(content, **changes):
+    """The bytes of a state of which some arrays are others."""
+    file = io.BytesIO()
+    np.savez(file, **(dict(np.load(io.BytesIO(content))) | changes))
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def adam(digits):
+    """A pruned state of a trainer in full swing: layers dense and sparse, two vectors beside the parameters."""
+    trainer = made(optimizer="adam", learning_rate=0.01)
+    trainer.fit(digits.x_train, digits.y_train, 1)
+    fp.Pruner(trainer, schedule=[{0: 0.2, 1: 0.9}]).step()
+    trainer.fit(digits.x_train, digits.y_train, 1)
+    assert trainer.network.execution == ["dense", "sparse", "sparse"]
+    return trainer
+
+
+NONSENSE = {
+    "values cut to nothing": lambda a: {"values": a["values"][:0]},
+    "velocity cut to nothing": lambda a: {"velocity": a["velocity"][:0]},
+    "a scalar": lambda a: {"velocity": a["velocity"][0]},
+    "one number more": lambda a: {"square": np.append(a["square"], 0).astype("float32")},
+    "another shape": lambda a: {"values": a["values"][:, np.newaxis]},
+    "another dtype": lambda a: {"velocity": a["velocity"].astype("float64")},
+    "integers": lambda a: {name: a[name].astype("int32") for name in ("values", "velocity", "square")},
+    "NaN": lambda a: {"values": np.where(np.arange(a["values"].size) == 3, np.nan, a["values"]).astype("float32")},
+    "infinity": lambda a: {"velocity": np.full_like(a["velocity"], np.inf)},
+    "negative squares": lambda a: {"square": -a["square"]},
+    "negative updates": lambda a: {"updates": np.array(-1)},
+    "half an update": lambda a: {"updates": np.array(1.5)},
+    "updates beyond counting": lambda a: {"updates": np.array(2**64 - 1, np.uint64)},
+    "an unknown execution": lambda a: {"execution": np.array(["auto", "fast", "auto"])},
+    "few executions": lambda a: {"execution": a["execution"][:1]},
+    "execution in numbers": lambda a: {"execution": np.arange(3)},
+    "no units": lambda a: {"sizes": np.array([64, 0, 20, 10])},
+    "negative units": lambda a: {"sizes": -a["sizes"]},
+    "half a unit": lambda a: {"sizes": a["sizes"] + 0.5},
+    "one level": lambda a: {"sizes": a["sizes"][:1]},
+    "an unknown activation": lambda a: {"activation": np.array(9)},
+    "several activations": lambda a: {"activation": np.array([0, 1])},
+    "an absurd layer": lambda a: {"sizes": np.array([2**62, 40, 20, 10])},
+}
+
+
+@pytest.mark.parametrize("change", NONSENSE.values(), ids=NONSENSE)
+def test_bytes_that_no_training_left_are_refused(adam, change):
+    """Vectors of other lengths were taken, and training then wrote out of bounds."""
+    content = adam.snapshot().to_bytes()
+    changed = rewritten(content, **change(dict(np.load(io.BytesIO(content)))))
+    with pytest.raises(ValueError, match=r"content: expected what State.to_bytes gave, got something else"):
+        fp.State.from_bytes(changed)
+
+
+def test_what_is_not_pruned_in_the_bytes_is_nowhere_else(adam):
+    """Gaps that name other weights than there are numbers for."""
+    content = adam.snapshot().to_bytes()
+    gaps = dict(np.load(io.BytesIO(content)))["gaps_0"]
+    with pytest.raises(ValueError, match="values: expected one number for each live parameter"):
+        fp.State.from_bytes(rewritten(content, gaps_0=gaps[:-1]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: {"velocity": s.velocity[:0]},
+        lambda s: {"values": s.values[:-1]},
+        lambda s: {"values": s.values[0]},
+        lambda s: {"square": s.square.astype("float64")},
+        lambda s: {"square": -1 - s.square},
+        lambda s: {"values": np.full_like(s.values, np.nan)},
+        lambda s: {"velocity": np.ones_like(s.velocity)},  # of pruned weights, too
+        lambda s: {"velocity": s.velocity.tolist()},
+        lambda s: {"updates": -1},
+        lambda s: {"updates": 0.5},
+        lambda s: {"updates": None},
+    ],
+)
+def test_states_that_no_training_left_are_not_put_back(adam, change):
+    before = adam.snapshot()
+    bad = dataclasses.replace(before, **change(before))
+    for put in (adam.restore, adam.rewind):
+        with pytest.raises(ValueError, match="state: expected a snapshot of this trainer, got"):
+            put(bad)
+    same(adam.snapshot(), before)
+
+
+@pytest.mark.filterwarnings("ignore:training collapsed")
+def test_damaged_states_end_in_one_error_or_in_a_state_that_works(adam, digits):
+    """Bytes that are flipped, cut or repeated."""
+    content = adam.snapshot().to_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for _ in range(rng.integers(1, 4)):
+            where = int(rng.integers(len(damaged) - 200, len(damaged)) if rng.random() < 0.5 else rng.integers(3000))
+            damaged[where] ^= 1 << int(rng.integers(8))
+        if rng.random() < 0.2:
+            del damaged[int(rng.integers(len(damaged))) :]
+        try:
+            state = fp.State.from_bytes(bytes(damaged))
+        except ValueError:
+            refused += 1
+            continue
+        state.check()
+        if state.storage.sizes == adam.network.sizes:
+            other = made(optimizer="adam", learning_rate=0.01)
+            other.restore(state)
+            other.fit(digits.x_train[:64], digits.y_train[:64], 1)
+    assert refused > 200
 
 
 def test_some_rounds_at_a_time_are_the_same_as_all(digits):

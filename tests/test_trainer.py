@@ -707,6 +707,7 @@ def test_a_network_that_is_not_finite_to_begin_with_is_refused():
             ValueError, match=r"network: expected all to be finite to begin with, but the loss is (nan|inf)"
         ):
             fp.Trainer(network).fit(X, Y / 2, epochs)
+        assert network.loss is None
 
 
 @pytest.mark.parametrize("factor", ["fast", [1.0, 2.0], None])
