@@ -2,6 +2,7 @@
 
 import inspect
 import numbers
+import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
@@ -10,6 +11,22 @@ import numpy.typing as npt
 
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.kernels.tile import all_finite
+
+
+def shown(value: Any) -> str:
+    """`value` as a message has it."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists thousands deep
+        return f"one {type(value).__name__} too long to show"
+
+
+def path(name: str, value: Any) -> str:
+    """`value` as a str, if it is the name of a file: a number would be taken for a file that is open."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: expected a str or os.PathLike, got {type(text).__name__}")
+    return text
 
 
 def one_of(name: str, value: Any, choices: Collection[str]) -> str:
@@ -31,15 +48,15 @@ def number(name: str, value: Any, interval: str) -> float:
         below = result < high if interval[-1] == ")" else result <= high
         if above and below:
             return result
-    raise ValueError(f"{name}: expected a number in {interval}, got {value!r}")
+    raise ValueError(f"{name}: expected a number in {interval}, got {shown(value)}")
 
 
 def integer(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
     """`value` as an int, if it is a whole number from `low` to `high`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < low:
-        raise ValueError(f"{name}: expected an integer of at least {low}, got {value!r}")
+        raise ValueError(f"{name}: expected an integer of at least {low}, got {shown(value)}")
     if int(value) > high:
-        raise ValueError(f"{name}: expected an integer of at most {high}, got {value!r}")
+        raise ValueError(f"{name}: expected an integer of at most {high}, got {shown(value)}")
     return int(value)
 
 

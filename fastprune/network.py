@@ -275,6 +275,8 @@ class MLP(Predictor):
 
         Raises
         ------
+        ValueError
+            If `path` is no name of a file, or weights or biases are not finite: they could not be loaded.
         OSError
             If the file cannot be written.
 
@@ -282,6 +284,9 @@ class MLP(Predictor):
         --------
         See `load`.
         """
+        path = check.path("path", path)
+        if not np.isfinite(self.values).all():
+            raise ValueError("network: expected finite weights, got NaN or infinity")
         settings = {"sizes": self.sizes, "activation": self.activation, "loss": self.loss, "dtype": self.dtype.name}
         arrays: dict[str, npt.NDArray[Any]] = {
             "fastprune_format": np.array(_FORMAT),
@@ -343,17 +348,16 @@ def load(path: str | os.PathLike[str]) -> MLP:
     ...     fp.load(path)
     MLP([4, 3, 2], activation='relu', dtype='float32', loss=None, live=18/18)
     """
-    expected = "expected a network saved by fastprune"
+    path = check.path("path", path)
     try:
         return _from_arrays(read_npz(path))
-    except KeyError as error:
-        raise ValueError(f"path: {expected}, got {os.fspath(path)!r} (no array {error} in it)") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"path: {expected}, got {os.fspath(path)!r} ({error})") from error
+    except Exception as error:  # of whatever kind: the file may hold any nonsense
+        fault = f"no array {error} in it" if isinstance(error, KeyError) else error
+        raise ValueError(f"path: expected a network saved by fastprune, got {path!r} ({fault})") from error
 
 
 def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:
-    """The network of a file's arrays; any fault is a ValueError, KeyError or TypeError."""
+    """The network of a file's arrays; memory is taken only for what these have been found to hold."""
     if arrays["fastprune_format"] != _FORMAT:
         raise ValueError(f"format {arrays['fastprune_format']}, this version reads {_FORMAT}")
     network = MLP.__new__(MLP)
@@ -361,9 +365,9 @@ def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:
     positions = positions_of(arrays, network.layer_sizes)
     for layer, (size, where) in enumerate(zip(network.layer_sizes, positions, strict=True)):
         _stored(arrays, f"weights_{layer}", size if where is None else where.size, network.dtype)
+    biases = _stored(arrays, "biases", sum(network.sizes[1:]), network.dtype)
     network._store(positions, ["auto"] * network.layers)
-    first_bias = network.layout.biases[0]
-    network.values[first_bias:] = _stored(arrays, "biases", network.values.size - first_bias, network.dtype)
+    network.values[network.layout.biases[0] :] = biases
     for layer, (low, high) in network._bounds():
         network.values[low:high][network.live[low:high] > 0] = arrays[f"weights_{layer}"]
     return network

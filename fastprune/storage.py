@@ -268,6 +268,8 @@ def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_sizes: Sequence[i
     positions: list[Ints | None] = []
     for layer, size in enumerate(layer_sizes):
         gaps = arrays.get(f"gaps_{layer}")
+        if gaps is not None and gaps.dtype.kind not in "iu":
+            raise ValueError(f"gaps_{layer}: expected whole numbers, got {gaps.dtype}")
         where = None if gaps is None else np.cumsum(gaps, dtype=np.int64) - 1
         if where is not None and where.size and (where[0] < 0 or where[-1] >= size or (where[1:] <= where[:-1]).any()):
             raise ValueError(f"gaps_{layer} lead out of the layer")

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import http.server
+import os
 import sys
 import threading
 from pathlib import Path
@@ -200,7 +201,6 @@ TRAIN = {"x_train": np.ones((6, 2)), "y_train": np.arange(6) % 2}
             None,
             "name: expected 'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path .*, got 'cifar'",
         ),
-        (7, None, "name: expected 'digits'.* got 7"),
         ("missing.csv", None, "which is no file"),
         ("bad.csv", "1,2,0\n3,4,b\n", "line 2: expected numbers, got 'b'"),
         ("bad.csv", "a,b,c\n1,2,0\n3,,0\n", "line 3: expected numbers, got ''"),
@@ -231,8 +231,11 @@ TRAIN = {"x_train": np.ones((6, 2)), "y_train": np.arange(6) % 2}
             {**TRAIN, "x_test": np.ones((2, 2)), "y_test": np.full(2, 7)},
             "y: expected classes from 0, .* got 0 to 7",
         ),
-        ("bad.npz", {"x": np.array([[object()] * 2] * 9), "y": np.ones(9)}, "allow_pickle"),
+        ("bad.npz", {"x": np.array([[object()] * 2] * 9), "y": np.ones(9)}, "x.npy: .* got pickled objects"),
         ("bad.npz", b"PK\x03\x04 not really", "bad.npz"),
+        (f"{'long' * 75}.npz", None, "which is no file"),
+        ("nul\0.npz", None, "which is no file"),
+        ("lone\ud800.npz", None, "which is no file"),
     ],
 )
 def test_bad_files(tmp_path, name, content, message):
@@ -246,6 +249,32 @@ def test_bad_files(tmp_path, name, content, message):
         np.savez(name, **content)
     with pytest.raises(ValueError, match=message):
         fp.load_dataset(name)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv"])
+def test_only_regular_files_are_read(tmp_path, suffix):
+    """Nobody writes to the pipe: to open it would take for ever."""
+    path = tmp_path / f"pipe.{suffix}"
+    os.mkfifo(path)
+    (tmp_path / f"folder.{suffix}").mkdir()
+    for name in (path, tmp_path / f"folder.{suffix}"):
+        with pytest.raises(ValueError, match="which is no file"):
+            fp.load_dataset(name)
+
+
+def test_names_are_texts_or_paths(tmp_path):
+    for bad, came in ((7, "int"), (b"digits", "bytes"), (None, "NoneType"), (sys.stdin, type(sys.stdin).__name__)):
+        with pytest.raises(ValueError, match=f"name: expected a str or os.PathLike, got {came}"):
+            fp.load_dataset(bad)
+        if bad is not None:
+            with pytest.raises(ValueError, match=f"data_dir: expected a str or os.PathLike, got {came}"):
+                fp.load_dataset("digits", data_dir=bad)
+
+
+@pytest.mark.parametrize("folder", ["long" * 75, "nul\0", "lone\ud800"])
+def test_a_folder_that_cannot_be_has_no_mnist(folder):
+    with pytest.raises(ValueError, match=r"data_dir: expected the MNIST files, got a folder .* without train-images"):
+        fp.load_dataset("mnist", data_dir=folder)
 
 
 @pytest.mark.parametrize(

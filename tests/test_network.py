@@ -1,6 +1,8 @@
 """The network: initialization, predictions, sparsity, and its file."""
 
 import copy
+import io
+import os
 import pickle
 import tracemalloc
 import zipfile
@@ -312,12 +314,45 @@ def damaged(tmp_path, **changes):
         ({"weights_1": None}, "weights_1"),
         ({"gaps_0": np.full(16, 100, "uint8")}, "gaps_0 lead out of the layer"),
         ({"gaps_0": np.zeros(16, "uint8")}, "gaps_0 lead out of the layer"),
-        ({"gaps_0": np.array([[object()]], dtype=object)}, "allow_pickle"),
+        ({"gaps_0": np.array([[object()]], dtype=object)}, "gaps_0.npy: .* got pickled objects"),
+        ({"gaps_0": np.ones(16)}, "gaps_0: expected whole numbers, got float64"),
     ],
 )
 def test_load_refuses_damage(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         fp.load(damaged(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("bad", [10**6, b"net.npz", None, io.BytesIO()])
+def test_files_have_names(bad):
+    for use in (fp.load, fp.MLP([3, 2]).save):
+        with pytest.raises(ValueError, match=f"path: expected a str or os.PathLike, got {type(bad).__name__}"):
+            use(bad)
+
+
+def test_load_closes_no_file_of_others(tmp_path):
+    with (tmp_path / "mine").open("wb") as file:
+        with pytest.raises(ValueError, match="path: expected"):
+            fp.load(file.fileno())
+        os.fstat(file.fileno())
+
+
+def test_load_reads_regular_files_only(tmp_path):
+    """Nobody writes to the pipe: to open it would take for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ValueError, match=r"path: expected a network saved by fastprune, got .*Not a regular file"):
+            fp.load(path)
+
+
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, place, value):
+    network = fp.MLP([3, 2])
+    network.values[place] = value
+    with pytest.raises(ValueError, match="network: expected finite weights, got NaN or infinity"):
+        network.save(tmp_path / "net.npz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_load_checks_what_the_archive_says_of_itself(tmp_path):

@@ -14,7 +14,7 @@ from fastprune.datasets.binary_images import make_binary_images
 from fastprune.datasets.dataset import Dataset
 from fastprune.datasets.mnist import load_mnist
 from fastprune.datasets.tables import TABLES, load_table
-from fastprune.files import read_npz
+from fastprune.files import is_file, read_npz
 from fastprune.kernels.layout import Floats
 
 _KEYS = {"x_train", "y_train", "x_test", "y_test"}
@@ -62,25 +62,28 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
     >>> data.x_train.shape, data.y_train.shape, data.x_test.shape
     ((1437, 64), (1437,), (360, 64))
     """
+    name = check.path("name", name)
+    if data_dir is not None:
+        data_dir = check.path("data_dir", data_dir)
     if name == "digits":
         arrays = read_npz(Path(__file__).with_name("digits.npz"))
         return Dataset.split("digits", arrays["x"].astype(np.float32) / 16, arrays["y"].astype(np.int64))
     if name == "mnist":
         return load_mnist(data_dir)
     if name in TABLES:
-        return load_table(str(name))
+        return load_table(name)
     if name == "binary_images":
         return make_binary_images()
     expected = "'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path ending in .npz or .csv"
-    if not isinstance(name, str | os.PathLike) or Path(name).suffix not in (".npz", ".csv"):
-        raise ValueError(f"name: expected {expected}, got {name!r}")
     path = Path(name)
-    if not path.is_file():
-        raise ValueError(f"name: expected {expected}, got {os.fspath(path)!r}, which is no file")
+    if path.suffix not in (".npz", ".csv"):
+        raise ValueError(f"name: expected {expected}, got {name!r}")
+    if not is_file(path):
+        raise ValueError(f"name: expected {expected}, got {name!r}, which is no file")
     try:
         return _from_npz(path) if path.suffix == ".npz" else _from_csv(path)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"name: expected a data set, got {os.fspath(path)!r}: {error}") from error
+    except Exception as error:  # of whatever kind: the file may hold any nonsense
+        raise ValueError(f"name: expected a data set, got {name!r}: {error}") from error
 
 
 def _from_npz(path: Path) -> Dataset:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune.datasets.dataset import Dataset
-from fastprune.files import atomic_write
+from fastprune.files import atomic_write, is_file
 
 # SHA-256 of the decompressed bytes: copies differ in how they are compressed.
 DIGESTS = {
@@ -44,7 +44,7 @@ def _scaled(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _found(name: str, source: str, folder: Path) -> bytes:
     """The decompressed bytes of a file in the user's folder."""
     for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
+        if is_file(path):
             return _checked(name, source, path, _read(name, source, path))
     raise ValueError(f"{source}: expected the MNIST files, got a folder {os.fspath(folder)!r} without {name}[.gz]")
 
