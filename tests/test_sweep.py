@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,30 @@ def test_several_data_sets_have_a_best_network_each(tmp_path):
         (["--cluster", "tcp://127.0.0.1:1"], "cluster: expected a Dask scheduler at tcp://HOST:PORT"),
         (["--out", "broken.npz"], "out: expected a folder, got the file 'broken.npz'"),
         (["--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["--out", "long" * 75], "File name too long: 'long"),
+        (["--out", "new/" + "long" * 75], "File name too long: 'new/long"),
+        (["--out", "nul\0"], r"out: expected text, got 'nul\\x00'"),
+        (["--out", "no text: \udcff"], r"out: expected text, got 'no text: \\udcff'"),
+        (["--config", "long" * 75], "config: expected a TOML file of settings, got 'long.*File name too long"),
+        (["--config", "nul\0"], "config: expected a TOML file of settings, got 'nul.*null byte"),
+        (["--config", "."], "config: expected a TOML file of settings, got '.': .*Not a regular file"),
+        (["--config", "pipe"], "config: expected a TOML file of settings, got 'pipe': .*Not a regular file"),
+        (["--config", "unreadable.csv"], "config: expected a TOML file of settings, got 'unreadable.csv': "),
+        (["--config", "values.csv"], "config: expected a TOML file of settings, got 'values.csv': "),
+        (["--dataset", "long" * 75 + ".csv"], "dataset: expected 'digits'.*, which is no file"),
+        (["--dataset", "nul\0.csv"], "dataset: expected text, got"),
+        (["--dataset", "unreadable.csv"], "dataset: expected a data set, got 'unreadable.csv': "),
+        (["--dataset", "unreadable.npz"], "dataset: expected a data set, got 'unreadable.npz': "),
+        (["--dataset", "bare.npz"], "dataset: expected a data set, got 'bare.npz': expected arrays .*, got none"),
+        (["--dataset", "flipped.npz"], "dataset: expected a data set, got 'flipped.npz': .*CRC"),
+        (["--dataset", "mnist", "--data-dir", "long" * 75], "data_dir: expected the MNIST files, got a folder 'long"),
+        (["--dataset", "mnist", "--data-dir", "nul\0"], "data_dir: expected text, got"),
+        (["--seeds", "9" * 5000], "seeds: expected whole numbers"),
+        (["--rounds", "9" * 4000], "rounds: expected an integer of at most 1000000, got 9999"),
+        (["--rounds", "9" * 15], "rounds: expected an integer of at most 1000000, got 9999"),
+        (["--q", "9" * 5000], "q: expected a number"),
+        (["report", "long" * 75], "report: expected the folder of a sweep, got 'long"),
+        (["report", "nul\0"], "report: expected the folder of a sweep, got 'nul"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd, arguments, message):
@@ -314,11 +339,20 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd, arg
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
     (tmp_path / "values.csv").write_text("1,2,0.5\n" * 6)
     np.savez(tmp_path / "pairs.npz", x=np.ones((5, 2)), y=np.arange(10).reshape(5, 2) % 2)
-    assert main([*SMALL, *arguments]) == 2
+    (tmp_path / "unreadable.csv").symlink_to("/proc/self/mem")  # for root, too
+    (tmp_path / "unreadable.npz").symlink_to("/proc/self/mem")
+    os.mkfifo("pipe")  # to which nobody writes
+    with zipfile.ZipFile("bare.npz", "w") as archive:
+        archive.writestr("x.txt", "no array")
+    content = bytearray((tmp_path / "pairs.npz").read_bytes())
+    content[200] ^= 1
+    (tmp_path / "flipped.npz").write_bytes(content)
+    before = sorted(path for path in tmp_path.rglob("*") if not path.is_dir())
+    assert main(arguments if arguments[0] == "report" else [*SMALL, *arguments]) == 2
     out, err = capfd.readouterr()
     assert re.fullmatch(f"fastprune.sweep: .*{message}.*\n", err)
     assert out == ""
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"broken.npz", "values.csv", "pairs.npz"}
+    assert sorted(path for path in tmp_path.rglob("*") if not path.is_dir()) == before
 
 
 def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):

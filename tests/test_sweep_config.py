@@ -182,6 +182,18 @@ def test_flags_and_files_say_the_same_and_flags_go_first(tmp_path):
         ("q = ", "config: expected a TOML file of settings, got .*Invalid value"),
         ("qu = 3", "qu: expected the name of a setting; the nearest is q"),
         ("[data]\nq = 3", "data: expected the name of a setting; the nearest is dataset"),
+        (f"q = {'[' * 3000}", "config: expected a TOML file of settings, got .*recursion"),
+        (f"q{'.a' * 3000} = 1", "q: expected numbers .*, got one dict too long to show"),
+        (f"q = {'9' * 5000}", "config: expected a TOML file of settings, got .*4300 digits"),
+        (f"q = 0x{'f' * 9000}", "q: expected numbers .*, got one int too long to show"),
+        (f"seeds = 0x{'f' * 9000}", "seeds: expected whole numbers .*, got one int too long to show"),
+        (f"batch_size = 0x{'f' * 9000}", "batch_size: expected whole numbers .*, got one int too long to show"),
+        (f"hidden = [[0x{'f' * 9000}]]", "hidden: expected whole numbers .*, got one list too long to show"),
+        ("q = 2020-01-01", r"q: expected numbers .*, got datetime.date\(2020, 1, 1\)"),
+        ("rule = 07:30:00", "rule: expected text, got datetime.time"),
+        ("[q]\na.b = 1", "q: expected numbers .*, got {'a': {'b': 1}}"),
+        ("[[dataset]]\na = 1", "dataset: expected text, got {'a': 1}"),
+        ('dataset = "nul\\u0000.csv"', r"dataset: expected text, got 'nul\\x00.csv'"),
     ],
 )
 def test_bad_files(tmp_path, text, message):
@@ -198,6 +210,9 @@ def test_folders():
     assert parse(["--q", "30"]).out == parse(["--q", "30.0"]).out
     assert parse(["--dataset", "/some/own.csv"]).out == Path("runs/some_own.csv")
     assert parse(["--dataset", "../own.csv,wine"]).out == Path("runs/own.csv-wine")
+    long = "folder/" * 36 + "own.csv"  # a name of 259 bytes, where 255 may be
+    assert re.fullmatch(f"runs/{'folder_' * 8}fold-[0-9a-f]{{12}}", str(parse(["--dataset", long]).out))
+    assert parse(["--dataset", long[7:]]).out == Path("runs", "folder_" * 35 + "own.csv")
     assert parse(["--out", "x"]).out == Path("x")
     assert parse(["--preset", "han2015"]).out == Path("runs/han2015")
 

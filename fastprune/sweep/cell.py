@@ -133,6 +133,7 @@ class Source:
 
 
 _MOST = 4
+_MOST_ROUNDS = 1_000_000
 _known: dict[str, Data] = {}  # by key, to this process; the latest last
 _sources: dict[str, Source] = {}
 
@@ -229,7 +230,7 @@ def check_settings(cells: Sequence[Settings], data: Callable[[Settings], Data]) 
     """
     networks: dict[Any, MLP] = {}  # made once each: that takes longer than all checks
     for cell in {replace(cell, seed=0) for cell in cells}:
-        check.integer("rounds", cell.rounds, 1)
+        check.integer("rounds", cell.rounds, 1, _MOST_ROUNDS)
         check.number("max_drop", cell.max_drop, "[0, 1]")
         check.integer("epochs", cell.epochs, 0)
         check.integer("retrain_epochs", cell.retrain_epochs, 0)

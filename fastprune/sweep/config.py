@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastprune import check, schedules
+from fastprune.files import regular
 from fastprune.network import ACTIVATIONS
 from fastprune.rules import CRITERIA, LAYER_RATES, RULES, SCOPES, Amount
 from fastprune.schedules import LEARNING_RATES
@@ -33,6 +34,8 @@ PRESETS = ("han2015",)
 PRESET_TAKES = ("seeds", "data_dir", "out")
 
 _MOST = 1_000_000  # values of a range
+_BITS = 64  # of a whole number: TOML has no bound, and what is far beyond cannot even be shown
+_NAME = 255  # bytes of a folder's name, at the most
 _DIGITS = 12  # of a name: two of a million cells are alike once in 500 sweeps
 
 
@@ -46,8 +49,16 @@ class Kind:
     ranges: bool = False  # whether start:stop:count stands for several
 
 
+def _text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(text)
+    text.encode()  # a ValueError, if it is no Unicode: no file of a sweep could hold it
+    return text
+
+
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    known = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _BITS
+    return value if known else None
 
 
 def _real(value: Any) -> float | None:
@@ -72,7 +83,7 @@ def _dashed(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"(?:^|-)(-?\d+)", text))
 
 
-TEXT = Kind("text", str)
+TEXT = Kind("text", _text)
 WHOLE = Kind("whole numbers", int, _whole, ranges=True)
 REAL = Kind("numbers", float, _real, ranges=True)
 LIST = Kind("whole numbers with dashes between (in a file also [[300, 100]]), or none", _dashed, _list)
@@ -266,7 +277,8 @@ class Sweep:
             return Path(self.out)
         changed = {name: values for name in FIELDS if (values := self.axis(name)) != _default_axis(name)}
         names = "-".join("_".join(p for p in Path(name).parts if p not in ("/", "..")) for name in self.axis("dataset"))
-        return Path("runs", names if changed.keys() <= {"dataset"} else f"{names[:60]}-{_digest(changed)}")
+        plain = changed.keys() <= {"dataset"} and len(names.encode()) <= _NAME
+        return Path("runs", names if plain else f"{names[:60]}-{_digest(changed)}")
 
     def to_toml(self) -> str:
         """The sweep as a file for `--config`: what was given, but for the folder, in which this stands."""
@@ -342,7 +354,7 @@ def _values(key: str, field: Any, given: Any) -> tuple[Any, ...]:
 
     def refused(value: Any) -> ValueError:
         ranges = " or start:stop:count (equal steps, both ends)" if kind.ranges else ""
-        return ValueError(f"{key}: expected {kind.name}{ranges}, got {value!r}")
+        return ValueError(f"{key}: expected {kind.name}{ranges}, got {check.shown(value)}")
 
     values: list[Any] = []
     for entry in given if isinstance(given, list | tuple | range) else [given]:
@@ -467,6 +479,6 @@ def parse(arguments: Sequence[str] | None) -> Command:
 def read_toml(file: Path) -> dict[str, Any]:
     """The settings of a TOML file; their names are checked later."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return tomllib.loads(regular(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"config: expected a TOML file of settings, got {str(file)!r}: {error}") from error

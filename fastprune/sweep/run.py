@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastprune import check
-from fastprune.files import atomic_write
+from fastprune.files import atomic_write, is_file
 from fastprune.kernels.jit import is_compiled
 from fastprune.kernels.steps import train_steps
 from fastprune.sweep.cell import check_settings
@@ -127,7 +127,7 @@ def make_report(folder: Path) -> list[Path]:
         If it is no folder of a sweep, or no cell is begun.
     """
     file = folder / "sweep.toml"
-    if not file.is_file():
+    if not is_file(file):
         raise ValueError(f"report: expected the folder of a sweep, got {str(folder)!r}, which has no sweep.toml")
     sweep = replace(Sweep.of(read_toml(file)), out=str(folder))
     results = Results(sweep, Store(folder).load(sweep.cells))

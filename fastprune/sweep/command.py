@@ -1,0 +1,102 @@
+"""What `python -m fastprune.sweep` does: flags in, one line for what goes wrong, exit codes out."""
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastprune.files import is_file
+from fastprune.sweep.cell import check_settings
+from fastprune.sweep.config import Command, Sweep, parse
+from fastprune.sweep.display import Display
+from fastprune.sweep.engine import load_data
+from fastprune.sweep.run import make_report, run_sweep
+from fastprune.sweep.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    0: done; 1: some cells, or a part of a study, failed, and the others are done; 2: bad input, or a folder that cannot
+    be written to; 130: interrupted. What was finished by then is kept in each case.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = None
+    try:
+        if given[:1] == ["report"]:
+            return _report(given[1:])
+        command = parse(given)
+        if command.dry_run:
+            return _show(command.sweep)
+        return _study(command) if command.preset else _sweep(command)
+    except (ValueError, MemoryError) as error:
+        return _fail(str(error) or "out of memory", 2)
+    except OSError as error:
+        begun = command is not None and command.preset is None and is_file(command.sweep.folder / "sweep.toml")
+        kept = "; what was finished is kept, and the same command goes on from there" if begun else ""
+        return _fail(f"{error}{kept}", 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _sweep(command: Command) -> int:
+    try:
+        _, failures = run_sweep(command.sweep, quiet=command.quiet)
+    except KeyboardInterrupt:
+        folder = command.sweep.folder
+        flags = shlex.join(["--config", str(folder / "sweep.toml"), "--out", str(folder)])
+        again = f"; go on with: python -m fastprune.sweep {flags}" if is_file(folder / "sweep.toml") else ""
+        return _fail(f"interrupted{again}", 130)
+    for failure in failures:
+        names = ", ".join(f"{command.sweep.label(cell)} seed={cell.seed}".strip() for cell in failure.cells)
+        _fail(f"{names}, {f'round {failure.round}' if failure.round else 'dense training'}: {failure.message}", 1)
+    return 1 if failures else 0
+
+
+def _show(sweep: Sweep) -> int:
+    """Say which cells there are, and how far they are."""
+    data = load_data(sweep)
+    check_settings(sweep.cells, data)
+    store = Store(sweep.folder)
+    store.check()
+    display, done = Display(quiet=False), store.load(sweep.cells)
+    for cell in sweep.cells:
+        progress = done.get(cell.digest)
+        rounds = 0 if progress is None else progress.count - 1
+        state = "finished" if progress and progress.finished else f"{rounds} of {cell.rounds} rounds"
+        display.say(f"{cell.digest}  {state:15}  {f'{sweep.label(cell)} seed={cell.seed}'.strip()}")
+    display.say(f"{len(sweep.cells)} cells, in {sweep.folder}")
+    return 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    """Make the results and the report of a folder again, also while a sweep works on it."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise ValueError(f"report: expected one folder of a sweep, got {shlex.join(arguments) or 'nothing'}")
+    display = Display(quiet=False)
+    for path in make_report(Path(arguments[0])):
+        display.say(f"Wrote {path}")
+    return 0
+
+
+def _study(command: Command) -> int:
+    from fastprune.sweep.han2015 import preset, recipes  # here, because the other commands do not need it
+
+    out, sweep = command.out, command.sweep
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a folder, got the file {str(out)!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=out).close()  # one that cannot be written to is found before the work, not after
+    say = Display(command.quiet).say
+    try:
+        failures = preset.run(recipes.HAN2015, sweep.axis("seed"), sweep.data_dir, command.full, out, say)
+    except KeyboardInterrupt:
+        kept = out / "results.csv"
+        return _fail(f"interrupted{f'; the rows of finished tasks are in {kept}' if kept.exists() else ''}", 130)
+    return _fail(f"failed: {'; '.join(failures)}", 1) if failures else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"fastprune.sweep: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return code
