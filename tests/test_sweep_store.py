@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -180,11 +181,61 @@ def test_what_a_killed_command_left_behind_is_cleared_away(whole, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(whole, folder)
     cell = next((folder / "store" / "cells").iterdir()).stem
-    left = [folder / "store" / "rounds" / f"{cell}-4.npz", folder / ".results.csv.0123.part"]
-    for path in left:
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    assert len(folders) == 7
+    left = [path / ".results.csv.0123456789abcdef.part" for path in folders]
+    left.append(folder / "store" / "rounds" / f"{cell}-4.npz")
+    mine = folder / "plots" / ".mine.part"
+    for path in (*left, mine):
         path.write_bytes(b"left")
     assert sweep(*GRID, "--out", folder, "--quiet", cwd=tmp_path).returncode == 0
     assert not [path for path in left if path.exists()]
+    assert mine.exists()
+
+
+@pytest.mark.parametrize("gone", ["networks/*", "store/dense/*"])
+def test_cells_of_which_files_are_gone_are_begun_again(whole, tmp_path, gone):
+    """To the same end, also if they are stopped on the way; other cells are left alone."""
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    for path in sorted(folder.glob(gone))[: 1 if "dense" in gone else 2]:
+        path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "networks").iterdir()}
+    cells = Sweep.of({"out": str(folder)} | tomllib.loads((folder / "sweep.toml").read_text())).cells
+    line = [*command(*GRID), "--jobs", "1", "--out", str(folder)]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        out = ""
+        for text in process.stdout:
+            out += text
+            if re.search(r"seed=\d     2 ", text):
+                process.kill()
+                break
+    assert f"{folder} lacks files of 2 of the cells; these are begun again.\n" in out
+    assert "4 cells (2 done before)" in out
+    assert sorted(progress.finished for progress in Store(folder).load(cells).values())[1:] == [False, True, True]
+    result = sweep(*GRID, "--out", folder, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "lacks" not in result.stdout
+    assert outcome(folder) == outcome(whole)
+    if "networks" in gone:
+        assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def test_a_cell_under_way_of_which_the_best_round_is_gone_is_begun_again(whole, tmp_path):
+    folder = tmp_path / "out"
+    line = [*command(*GRID), "--jobs", "1", "--out", str(folder)]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        for text in process.stdout:
+            if re.search(r"seed=\d     4 ", text):
+                process.kill()
+                break
+    kept = sorted((folder / "store" / "rounds").iterdir())
+    assert len(kept) == 2, "the last round, and the best one"
+    kept[0].unlink()
+    result = sweep(*GRID, "--out", folder, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "lacks files of 1 of the cells" in result.stdout
+    assert outcome(folder) == outcome(whole)
 
 
 def test_a_lock_that_is_none_is_an_error_of_its_own(tmp_path, capsys):

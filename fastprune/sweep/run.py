@@ -94,6 +94,9 @@ def run_sweep(
     with deferred_interrupts() as events, ours as those, store.locked():
         done = store.load(sweep.cells)
         check_data(sweep, data, done)
+        if again := store.reopen(done):
+            display.say(f"{folder} lacks files of {again} of the cells; these are begun again.")
+            done = store.load(sweep.cells)
         _write(folder / "sweep.toml", sweep.to_toml())
         try:
             for name, about in {cell.dataset: data(cell) for cell in sweep.cells}.items():

@@ -18,7 +18,7 @@ import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from fastprune.files import atomic_write, read_npz
+from fastprune.files import atomic_write, read_npz, remove_parts
 from fastprune.sweep.cell import Record, saved_network
 from fastprune.sweep.config import DENSE, FIELDS, Settings
 
@@ -139,7 +139,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store, self.networks = folder / "store", folder / "networks"
+        self.store, self.networks, self.plots = (folder / name for name in ("store", "networks", "plots"))
         self._dense, self._rounds, self._cells = (self.store / name for name in ("dense", "rounds", "cells"))
 
     def check(self) -> None:
@@ -174,9 +174,8 @@ class Store:
         tempfile.TemporaryFile(dir=self.store).close()  # an OSError that says what is wrong
         lock = _lock(self.store / "lock.db", self._holder)
         try:
-            for folder in (self.folder, self.store, self._dense, self._rounds, self._cells, self.networks):
-                for part in folder.glob(".*.part"):
-                    part.unlink()
+            for folder in (self.folder, self.store, self._dense, self._rounds, self._cells, self.networks, self.plots):
+                remove_parts(folder)
             finished = {path.stem for path in self._cells.iterdir()}
             for path in self._rounds.iterdir():
                 if path.stem.rpartition("-")[0] in finished:
@@ -220,6 +219,23 @@ class Store:
             elif f"{cell.dense_digest}.npz" in dense_networks and cell.dense_digest not in done:
                 done[cell.dense_digest] = self._read(self._path(cell, 0), cell)
         return done
+
+    def reopen(self, done: Mapping[str, Progress]) -> int:
+        """Let go of what is done of cells of which files are missing, so that they are begun again; how many.
+
+        It is no loss: they come to the same. `done` is as `load` gives it, and the store is locked.
+        """
+        there = {path for folder in (self._dense, self._rounds, self.networks) for path in folder.iterdir()}
+        count = 0
+        for progress in done.values():
+            cell = progress.settings
+            result = self.network(cell) if progress.finished else self._path(cell, progress.best)
+            if progress.count > 1 and not {self._path(cell, 0), result} <= there:
+                (self._cells / f"{cell.digest}.jsonl").unlink(missing_ok=True)
+                for path in self._rounds.glob(f"{cell.digest}-*.npz"):
+                    path.unlink()
+                count += 1
+        return count
 
     def others(self, cells: Sequence[Settings]) -> int:
         """How many finished cells there are besides these."""

@@ -107,7 +107,7 @@ def _section(results: Results, name: str, folder: Path, alone: bool) -> str:
 
     subject = Subject(groups, label, group, best.record if best else None, networks)
     try:
-        figures = "".join(map(_figure, draw(subject, "" if alone else f"-{Path(name).stem}", folder / "plots")))
+        figures = "".join(map(_figure, draw(subject, "" if alone else f"-{Path(name).stem}", Store(folder).plots)))
     except ImportError:
         figures = '<p>Plots need an extra: <code>pip install "fastprune[plots]"</code>, then make the report again.</p>'
     parts = [] if alone else [f"<h2>{html.escape(Path(name).stem)}</h2>"]
