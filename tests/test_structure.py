@@ -1,7 +1,10 @@
 """The house: who may import whom, what kernels may do, and that an edited kernel never runs as it was."""
 
 import ast
+import importlib
 import os
+import pickle
+import pydoc
 import shutil
 import subprocess
 import sys
@@ -9,16 +12,22 @@ from pathlib import Path
 
 import pytest
 
+import fastprune
+import fastprune.sweep
+
 PACKAGE = Path(__file__).parents[1] / "fastprune"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# What each room may import of the others. `files`, `check` and `blas` are tools that know no room but the kernels.
+# What each room may import of the others. `files`, `check`, `blas` and `lazy` are tools that know no room but the
+# kernels.
 TOOLS = {"files", "check", "blas"}
+CORE = {"kernels", *TOOLS, "team", "network", "schedules", "state", "evaluation"}
 ALLOWED = {
     "kernels": set(),
     "files": set(),
     "check": {"kernels"},
     "blas": set(),
+    "lazy": set(),
     "schedules": {"check"},
     "datasets": {"kernels", "check", "files"},
     "allocation": set(),
@@ -32,42 +41,9 @@ ALLOWED = {
     "rules": {"kernels", *TOOLS, "state", "storage", "allocation"},
     "trainer": {"kernels", *TOOLS, "network", "schedules", "state", "evaluation", "team", "inference"},
     "sensitivity": {"kernels", "check", "evaluation"},
-    "pruner": {
-        "kernels",
-        *TOOLS,
-        "network",
-        "schedules",
-        "state",
-        "evaluation",
-        "team",
-        "rules",
-        "trainer",
-        "sensitivity",
-    },
-    "sweep": {
-        "kernels",
-        *TOOLS,
-        "team",
-        "network",
-        "schedules",
-        "state",
-        "evaluation",
-        "rules",
-        "trainer",
-        "pruner",
-        "datasets",
-    },
-    "__init__": {
-        "network",
-        "frozen",
-        "schedules",
-        "state",
-        "evaluation",
-        "trainer",
-        "pruner",
-        "sensitivity",
-        "datasets",
-    },
+    "pruner": {*CORE, "rules", "trainer", "sensitivity"},
+    "sweep": {*CORE, "lazy", "rules", "trainer", "pruner", "datasets"},
+    "__init__": {*CORE, "lazy", "frozen", "trainer", "pruner", "sensitivity", "datasets"},
 }
 
 
@@ -148,9 +124,35 @@ def test_kernels_are_kernels():
 
 
 def test_optional_libraries_are_not_imported_with_the_package():
-    code = "import sys, fastprune; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"pooch", "tqdm", "requests", "torch", "sklearn", "matplotlib", "pytest", "rich"} & set(loaded)
+    optional = {"pooch", "tqdm", "requests", "torch", "sklearn", "matplotlib", "pytest", "rich"}
+    assert not optional & modules("from fastprune import *")
+
+
+def modules(code):
+    code += "; import sys; print(*{name.split('.')[0] for name in sys.modules})"
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize("package", [fastprune, fastprune.sweep], ids=lambda package: package.__name__)
+def test_packages_are_imported_at_once_and_their_names_when_used(package):
+    """What type checkers are told is what there is."""
+    name = package.__name__
+    assert not {"numpy", "numba", "scipy"} & modules(f"import {name}")
+    told = [
+        one for one in imports(Path(package.__file__)) if one.startswith(name) and not one.startswith("fastprune.lazy")
+    ]
+    assert sorted(one.rpartition(".")[2] for one in told) == sorted(package.__all__)
+    for one in told:
+        home, _, own = one.rpartition(".")
+        value = getattr(package, own)
+        assert value is (importlib.import_module(one) if home == name else getattr(importlib.import_module(home), own))
+        if isinstance(value, type):
+            assert pickle.loads(pickle.dumps(value)) is value
+    assert set(package.__all__) <= set(dir(package))
+    assert all(one in pydoc.render_doc(package) for one in package.__all__)
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nonsense'"):
+        package.nonsense  # noqa: B018
 
 
 def test_an_edited_kernel_never_runs_as_it_was(tmp_path):

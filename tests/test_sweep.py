@@ -416,6 +416,26 @@ def test_interrupted_before_it_begins(monkeypatch, capsys):
     assert capsys.readouterr().err == "fastprune.sweep: interrupted\n"
 
 
+@pytest.mark.parametrize("module", ["numpy", "numba", "rich"])
+@pytest.mark.parametrize("more", [[], ["--help"], ["report", "x"]])
+def test_interrupted_while_it_is_imported(tmp_path, module, more):
+    """The signal comes when a module begins, in the middle of those that import it: one of them makes no fuss of it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}:\n"
+        "            try:\n"
+        "                os.kill(os.getpid(), signal.SIGINT)\n"
+        "            except KeyboardInterrupt:\n"
+        "                raise ImportError(name) from None\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(fp.__file__).parents[1])])
+    result = sweep(*more, cwd=tmp_path, PYTHONPATH=path)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "fastprune.sweep: interrupted\n")
+
+
 def test_a_dry_run_shows_the_cells_and_writes_nothing(tmp_path, capsys):
     grid = ["--rule", "percentile,std", "--q", "20:40:3", "--out", str(tmp_path / "x")]
     assert main([*SHORT, *grid, "--dry-run"]) == 0
