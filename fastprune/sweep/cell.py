@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from fastprune.network import MLP
 from fastprune.pruner import Pruner, RoundRecord, Scores
 from fastprune.state import State
 from fastprune.sweep.config import Settings
-from fastprune.trainer import Trainer
+from fastprune.trainer import Trainer, TrainingWarning
 
 Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
 
@@ -38,6 +39,7 @@ class Record(NamedTuple):
     compression: float | None
     live: int
     removed: int
+    thresholds: list[float | None] | None
     dead_units: list[int]
     execution: list[str]
     before_train_accuracy: float | None
@@ -138,9 +140,13 @@ _known: dict[str, Data] = {}  # by key, to this process; the latest last
 _sources: dict[str, Source] = {}
 
 
-def read_here(sources: Mapping[str, Source]) -> None:
-    """Let this process read data itself: it is on the machine of whoever sends tasks, who has just read them."""
+def prepare_worker(sources: Mapping[str, Source]) -> None:
+    """Make this process one that works for another on the same machine.
+
+    It reads data itself, as the other one has just done; and it does not print warnings: records have what they say.
+    """
     _sources.update(sources)
+    warnings.simplefilter("ignore", TrainingWarning)
 
 
 def work(task: Task) -> tuple[bytes, Record] | None:

@@ -8,15 +8,19 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fastprune import check
 from fastprune.sweep.cell import Data, Record
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.engine import Failure, text_of
 from fastprune.sweep.results import Best, Results, Row, Spread, times
 from fastprune.sweep.store import Progress as Cell
+from fastprune.trainer import HELP
 
 _PLAIN_WIDTH = 120  # characters of a line where there is no terminal to ask
 _DAY = 24 * 3600.0  # seconds
 _NUMBERS = 56  # characters of a running cell's line behind its name
+_NAMED = 5  # cells that are named where many have something in common
+_LOOKED_AT = 2048  # samples, for their scale
 _LABEL = 40  # characters of a cell's name in a line, at the most
 
 
@@ -50,6 +54,9 @@ class Display:
         train, held_out, test = (f"{len(x):,}" for x, _ in (data.train, data.held_out, data.test))
         networks = ", ".join("-".join(map(str, (data.features, *units, data.outputs))) for units in hidden)
         self.say(f"{name}: {train} training, {held_out} held-out and {test} test samples; {networks}")
+        x = data.train[0]
+        if fault := check.scale(x[:: -(-len(x) // _LOOKED_AT)]):
+            self.say(f"{name}: {fault}.")
 
     def begin(self, sweep: Sweep, done: dict[str, Cell], workers: int, threads: int) -> None:
         """Open the sweep."""
@@ -151,10 +158,18 @@ class Display:
         self.console.print(grid)
         for name, best in results.best.items():
             self._best(results, name, best)
-        if bad := sum("collapsed" in cell.records[0].events for cell in results.cells):
+        collapsed, failed = [], []
+        for cell in results.cells:
+            if "collapsed" in cell.records[0].events:
+                collapsed.append(self._label(cell.settings))
+            elif cell.last.failed:
+                failed.append(f"{self._label(cell.settings)} (round {cell.last.round})")
+        if collapsed:
+            self.say(f"\nDense training collapsed to one answer for all samples: {_listed(collapsed)}. {HELP}.")
+        if failed:
             self.say(
-                f"\nThe dense networks of {_count(bad, 'cell')} give one answer to all samples. A smaller learning "
-                "rate helps, and features scaled to about 1."
+                f"\nA round failed, which ended the cell: {_listed(failed)}. A smaller retraining rate helps, or a "
+                "smaller step of pruning."
             )
 
     def _columns(self, row: Row, *more: str) -> list[str]:
@@ -222,6 +237,11 @@ def _cost(cell: Settings, round: int) -> int:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of many names."""
+    return "; ".join(names[:_NAMED]) + (f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _left(progress: Cell) -> int:

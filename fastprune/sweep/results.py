@@ -193,7 +193,7 @@ def _field(value: Any) -> Any:
     """A value as a field of a CSV file."""
     if isinstance(value, tuple):
         return written(value)
-    return ";".join(map(str, value)) if isinstance(value, list) else value
+    return ";".join("" if one is None else str(one) for one in value) if isinstance(value, list) else value
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
