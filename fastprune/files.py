@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
-_HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+# The third is the second with field names in UTF-8.
+_HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0, (3, 0): read_array_header_2_0}
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArra
     with archive.open(member) as file:
         version = read_magic(file)
         if version not in _HEADERS:
-            raise ValueError(f"{member.filename}: expected an array of format 1.0 or 2.0, got {version}")
+            raise ValueError(f"{member.filename}: expected an array of format 1.0 to 3.0, got {version}")
         shape, by_columns, dtype = _HEADERS[version](file)
         if dtype.hasobject:
             raise ValueError(f"{member.filename}: expected numbers or text, got pickled objects")

@@ -360,6 +360,7 @@ def test_other_data_under_the_same_name_are_refused(tmp_path, capsys):
         ("store/cells/*.jsonl", b""),
         ("store/cells/*.jsonl", b"{}"),
         ("store/cells/*.jsonl", b"[1]"),
+        ("store/cells/*.jsonl", b"[" * 100_000),
         ("store/cells/*.jsonl", "cut"),
         ("store/dense/*.npz", b"PK"),
     ],

@@ -289,7 +289,7 @@ class Store:
         try:
             text = path.read_text() if path.suffix == ".jsonl" else str(read_npz(path, ["progress"])["progress"])
             return Progress.from_text(text, cell)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except Exception as error:  # of whatever kind: the file may hold any nonsense
             if not path.exists():
                 raise FileNotFoundError(path) from error
             raise _damaged(path, error) from error
