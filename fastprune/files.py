@@ -5,7 +5,6 @@ import math
 import os
 import secrets
 import stat
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -98,8 +97,7 @@ def read_npz(
         with regular(source).open("rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("no .npz archive, or not a whole one")
-            with zipfile.ZipFile(file) as archive, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a header that is nonsense, or of Python 2
+            with zipfile.ZipFile(file) as archive:
                 members = {m.filename[:-4]: m for m in archive.infolist() if m.filename.endswith(".npy")}
                 return {name: _read_array(archive, members[name]) for name in names or members}
     except (ValueError, OSError) as error:
