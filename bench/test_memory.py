@@ -29,7 +29,7 @@ def test_retraining(benchmark):
     fp.Pruner(trainer, schedule=[0.98], scope="global").step()
     network = trainer.network
     dense = 3 * 4 * network.total_weights
-    standing = sum(v.nbytes for v in (network.values, network.live, trainer._velocity)) + sum(
+    standing = sum(v.nbytes for v in (network.values, network.live, network.state.velocity)) + sum(
         part.nbytes for part in (*network.layout.outputs, *network.layout.inputs, network.layout.units)
     )
     standing += sum(w.pointers.nbytes for w in network.storage.weights)
