@@ -41,7 +41,7 @@ def test_it_learns(optimizer, activation, batch_size):
         40, network_settings={"activation": activation}, optimizer=optimizer, learning_rate=rate, batch_size=batch_size
     )
     x, y = blobs()
-    assert history.train.accuracy > 0.9
+    assert history.train.accuracy > 0.85  # 91.7 % at the least; guesses give 33 %
     assert history.train.accuracy == (network.predict(x) == y).mean()
     assert network.loss == "softmax_cross_entropy"
     assert not history.train.collapsed
@@ -261,7 +261,8 @@ def test_the_best_state_of_mini_batches_is_the_best_of_those_it_ended_epochs_wit
     monkeypatch.setattr(trainer, "_SPAN_FLOP", 1e6)
     x, y = blobs()
     network = fp.MLP([4, 8, 3])
-    rate = {"learning_rate": 0.05, "learning_rate_schedule": lambda progress: 1 if progress < 0.5 else 100}
+    # A jump that makes the loss several times as large: one of 100 let it grow to 1e37, or killed all units.
+    rate = {"learning_rate": 0.05, "learning_rate_schedule": lambda progress: 1 if progress < 0.5 else 30}
     trainer_ = fp.Trainer(network, **rate, **settings)
     seen = []
 
