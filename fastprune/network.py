@@ -387,7 +387,7 @@ def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
         result = np.dtype(object)
     if result.name not in ("float32", "float64"):
         raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-    return result
+    return np.dtype(result.name)  # in this machine's order of bytes
 
 
 def _executions(execution: str | Sequence[str], layers: int) -> list[str]:

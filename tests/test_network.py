@@ -100,6 +100,13 @@ def test_weights_that_the_dtype_cannot_hold_are_refused(dtype):
     assert np.isfinite(fp.MLP([40, 40], initialization=1e30).values).all()
 
 
+@pytest.mark.parametrize("dtype", [">f4", "<f4", np.float32, np.dtype(">f8")])
+def test_the_order_of_bytes_is_this_machines(dtype):
+    network = fp.MLP([4, 3], dtype=dtype)
+    assert network.dtype.isnative
+    assert network.logits(np.ones((2, 4), ">f8")).dtype == network.dtype
+
+
 @pytest.mark.parametrize("samples", [1, 20])
 def test_samples_that_no_output_can_be_had_for_are_refused(samples):
     """The outputs were infinite or NaN, and class 0 was predicted."""
