@@ -135,11 +135,16 @@ def test_output_is_plain_text_with_a_line_a_round_and_a_table(done):
 
 
 def test_the_best_network_is_the_smallest_good_enough_on_held_out_samples(done):
+    def held_out(row):
+        return float(row["after_validation_accuracy"])
+
     folder, out = done
     rows = read(folder / "results.csv")
-    enough = max(float(row["after_validation_accuracy"]) for row in rows if row["round"] == "0") - 0.01
-    good = [row for row in rows if float(row["after_validation_accuracy"]) >= enough]
-    chosen = min(good, key=lambda row: (int(row["live"]), -float(row["after_validation_accuracy"])))
+    bars = {row["seed"]: held_out(row) - 0.01 for row in rows if row["round"] == "0"}
+    # Each seed has one network to offer, by its own bar: a larger one of it does not come in where that is not enough.
+    own = [[row for row in rows if row["seed"] == seed and held_out(row) >= bars[seed]][-1] for seed in bars]
+    good = [row for row in own if held_out(row) >= max(bars.values())]
+    chosen = min(good, key=lambda row: (int(row["live"]), -held_out(row)))
     network, data = fp.load(folder / "best.npz"), fp.load_dataset("digits")
     assert network.live_weights == int(chosen["live"])
     accuracy = float((network.predict(data.x_test) == data.y_test).mean())
