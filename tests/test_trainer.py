@@ -261,7 +261,7 @@ def test_the_best_state_of_mini_batches_is_the_best_of_those_it_ended_epochs_wit
     monkeypatch.setattr(trainer, "_SPAN_FLOP", 1e6)
     x, y = blobs()
     network = fp.MLP([4, 8, 3])
-    # A jump that makes the loss several times as large: one of 100 let it grow to 1e37, or killed all units.
+    # A jump by 100 let the loss grow to 1e27 times the best.
     rate = {"learning_rate": 0.05, "learning_rate_schedule": lambda progress: 1 if progress < 0.5 else 30}
     trainer_ = fp.Trainer(network, **rate, **settings)
     seen = []
