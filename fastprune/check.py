@@ -26,13 +26,18 @@ def path(name: str, value: Any) -> str:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(text, str):
         raise ValueError(f"{name}: expected a str or os.PathLike, got {type(text).__name__}")
-    return text
+    try:
+        if b"\0" not in os.fsencode(text):
+            return text
+    except UnicodeError:  # lone surrogates
+        pass
+    raise ValueError(f"{name}: expected a name that a file can have, got {text!r}")
 
 
 def one_of(name: str, value: Any, choices: Collection[str]) -> str:
     """`value`, if it is one of the names `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {shown(value)}")
     return value
 
 
@@ -63,7 +68,7 @@ def integer(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
 def boolean(name: str, value: Any) -> bool:
     """`value`, if it is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name}: expected True or False, got {value!r}")
+        raise ValueError(f"{name}: expected True or False, got {shown(value)}")
     return value
 
 
@@ -71,13 +76,19 @@ def function(name: str, value: Any, expected: str) -> Any:
     """`value`, if it can be called with one argument; `expected` says what for."""
     try:
         if callable(value):
-            inspect.signature(value).bind(None)
+            inspect.signature(value, follow_wrapped=False).bind(None)
             return value
     except TypeError as error:
-        raise ValueError(f"{name}: expected {expected}, got {value!r} ({error})") from None
+        raise ValueError(f"{name}: expected {expected}, got {shown(value)} ({error})") from None
     except ValueError:  # some built-in functions tell no signature
         return value
-    raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
+
+
+def callback(name: str, value: Any, told: str) -> None:
+    """Refuse what is neither None nor a function that can be told of `told`."""
+    if value is not None:
+        function(name, value, f"a function of {told}")
 
 
 class Checked:
@@ -107,7 +118,7 @@ _OF_TEXT = "; np.unique({0}, return_inverse=True)[1] numbers classes from 0"
 
 
 def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDArray[Any]:
-    if np.ma.is_masked(value):
+    if np.ma.is_masked(value) or (isinstance(value, list | tuple) and any(map(np.ma.is_masked, value))):
         raise ValueError(f"{name}: expected {expected}, got a masked array; fill in what is masked, or leave it out")
     try:
         array = np.asarray(value)
@@ -127,6 +138,14 @@ def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: 
     if not all_finite(floats.reshape(-1)):
         raise ValueError(f"{name}: expected {expected}, got NaN or infinity")
     return floats
+
+
+def positions(name: str, value: Any) -> Ints:
+    """`value` as an array of whole numbers (n,)."""
+    array = _numeric(name, value, "integers")
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ValueError(f"{name}: expected integers of shape (n,), got {array.dtype} {array.shape}")
+    return array.astype(np.int64)
 
 
 def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
@@ -154,16 +173,23 @@ def whole(array: npt.NDArray[Any]) -> bool:
     return array.dtype.kind in "biu" or bool((array == np.round(array)).all())
 
 
+def _one_hot(array: npt.NDArray[Any], outputs: int) -> bool:
+    """Whether each row has a single 1, and else 0."""
+    if array.ndim != 2 or array.shape[1] != outputs or outputs == 1 or not array.size:
+        return False
+    return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())
+
+
 def infer_loss(name: str, y: Any, outputs: int) -> str:
     """The loss that the labels stand for; see `fastprune.MLP`."""
     array = _numeric(name, y, "numbers", _OF_TEXT)
     if outputs > 1 and array.ndim == 1 and whole(array):
         return "softmax_cross_entropy"
     yes_or_no = bool(((array == 0) | (array == 1)).all())
-    if yes_or_no and array.ndim == 2 and array.shape[1] == outputs > 1 and (array.sum(axis=1) == 1).all():
+    if _one_hot(array, outputs):
         raise ValueError(
-            f"{name}: expected the classes themselves, got one-hot rows; {name}.argmax(axis=1) are the classes. If "
-            "outputs are to say yes or no each for itself, name the loss: 'sigmoid_cross_entropy'"
+            f"{name}: expected classes or several labels a sample, got one-hot rows: {name}.argmax(axis=1) gives the "
+            "classes; loss='sigmoid_cross_entropy' takes the rows as yes or no for each output"
         )
     if yes_or_no or (outputs == 1 and array.dtype.kind != "f"):
         return "sigmoid_cross_entropy"
@@ -178,6 +204,8 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
         is_whole = whole(array)
         if array.shape != (count,) or not is_whole:
             came = f"shape {array.shape}" if is_whole else "fractions"
+            if _one_hot(array, outputs):
+                came = f"one-hot rows: {name}.argmax(axis=1) gives the classes"
             raise ValueError(f"{name}: expected {expected}, got {came}")
         if array.min() < 0 or array.max() >= outputs:
             low, high = array.min(), array.max()
@@ -205,11 +233,16 @@ _SCALES = 0.01, 10.0  # of features that train well, with room to spare
 
 def scale(x: Floats) -> str | None:
     """What to say of samples (N, F) whose features are far from scale 1; None if they are not."""
-    mean_squares = np.einsum("nf,nf->f", x, x, dtype=np.float64) / len(x)
-    largest = float(np.sqrt(mean_squares.max()))
-    if largest == 0 or _SCALES[0] <= largest <= _SCALES[1]:
+    largest = float(np.abs(x).max())
+    if 0 < largest < _SCALES[0]:
+        return f"features are far from scale 1 (at most {largest:.3g}), so that training may be slow. Multiply them"
+    if largest <= _SCALES[1]:
+        return None
+    parts = x / largest
+    size = largest * float(np.sqrt(np.einsum("nf,nf->f", parts, parts, dtype=np.float64).max() / len(x)))
+    if size <= _SCALES[1]:
         return None
     return (
-        f"features are far from scale 1 (root mean square up to {largest:.3g}), so that training may collapse or "
-        "diverge, or go slowly. Divide pixels by 255; scale columns to mean 0 and standard deviation 1"
+        f"features are far from scale 1 (root mean square up to {size:.3g}), so that training may collapse or diverge. "
+        "Divide pixels by 255; scale columns to mean 0 and standard deviation 1"
     )

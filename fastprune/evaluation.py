@@ -31,9 +31,9 @@ class Evaluation:
         Fraction of samples that are right, in [0, 1] (in every output, where there are several sigmoid outputs);
         None for a regression.
     collapsed : bool
-        Whether the network has learned nothing: it has `one_answer` though labels differ, and its loss is not below
-        99 % of the labels' entropy, the least that one answer for all can have. (Labels between 0 and 1 have a loss
-        that no network can go below; only what lies above it counts.)
+        Whether the network has learned nothing: it has `one_answer` although labels differ, and its loss is at least
+        99 % of the labels' entropy, which is the best that one answer can reach. For labels between 0 and 1, both are
+        measured above the loss that no network can beat.
     one_answer : bool
         Whether the network predicts one and the same class, or set of classes, for all samples; False for a regression.
     """
@@ -79,10 +79,9 @@ def evaluate(state: State, samples: Samples, loss: str, threads: Threads) -> Eva
 def evaluate_training(
     state: State, data: TrainingSet, loss: str, threads: Threads, known: Evaluation | None = None
 ) -> Evaluation:
-    """Evaluate a state on the watched samples; whether it has collapsed is true of all training samples.
+    """Evaluate a state on the watched samples; decide `collapsed` and `one_answer` on all of them.
 
-    Those that are watched may all have one answer by chance: a rare class may not be among them. `known` is their
-    evaluation, where it is known.
+    A rare class may not be among the watched ones. `known` is their evaluation, if it has been made.
     """
     evaluation = known or evaluate(state, data.watched, loss, threads)
     if evaluation.one_answer and data.watched is not data.samples:

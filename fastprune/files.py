@@ -7,7 +7,7 @@ import secrets
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +29,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         If the folder cannot be written to. What stood at `path` is then untouched.
     """
     target = Path(path)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("x+b") as file:
             yield file
@@ -37,11 +37,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         part.replace(target)
     except BaseException as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, os.fspath(part)):
-            error.filename = os.fspath(target)  # the name the caller knows
+            error.filename, error.filename2 = os.fspath(target), None  # the name the caller knows
         raise
     _sync_folder(target.parent)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file by `atomic_write`."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 def _sync_folder(folder: Path) -> None:
@@ -56,7 +63,7 @@ def _sync_folder(folder: Path) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Remove what `atomic_write` left in a folder when its process was killed; nobody else may be writing there."""
-    for part in folder.glob(f".*.{'[0-9a-f]' * 16}.part"):
+    for part in folder.glob(f".{'[0-9a-f]' * 16}.part"):
         part.unlink()
 
 

@@ -71,7 +71,7 @@ class Predictor(ABC):
         """
         logits = self._logits(check.samples("x", x, self.sizes[0], self.dtype))
         if not all_finite(logits.reshape(-1)):  # any class would do: argmax takes NaN for the largest
-            raise ValueError(f"x: expected numbers that the network can take in {self.dtype}, got outputs beyond it")
+            raise ValueError(f"x: expected numbers for which the outputs fit {self.dtype}, got an overflow")
         return logits
 
     def predict_proba(self, x: npt.ArrayLike) -> Floats:
@@ -103,7 +103,8 @@ class Predictor(ABC):
             raise ValueError("predict_proba: expected a classification, got a network trained on mean_squared_error")
         logits = self.logits(x)
         if self.loss == "softmax_cross_entropy":
-            exponentials: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
+            with np.errstate(over="ignore"):  # exp(-inf) is 0
+                exponentials: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
             exponentials /= exponentials.sum(axis=1, keepdims=True)
             return exponentials
         small = np.exp(-abs(logits))

@@ -1,9 +1,11 @@
 """The network: its layers, its parameters and masks, its predictions, and its file."""
 
+import functools
 import json
 import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ LOSSES = {
 _FORMAT = 1
 
 
-class MLP(Predictor):
+class MLP(check.Checked, Predictor):
     """A multilayer perceptron whose weights can be pruned.
 
     Parameters
@@ -48,7 +50,8 @@ class MLP(Predictor):
     loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"}, optional
         What the outputs mean. If not given, it follows from the labels at the first training. With several outputs,
         whole numbers (N,) are classes (softmax). With a single output, or as many labels a sample as outputs, labels
-        that are all 0 or 1 are yes or no (sigmoid), and other floats are values to meet (mean squared error).
+        that are all 0 or 1 are yes or no (sigmoid), and other floats are values to meet (mean squared error). One-hot
+        rows are refused: they might be either of the first two.
     dtype : {"float32", "float64"}, default "float32"
         Of parameters and arithmetic.
     seed : int, default 0
@@ -84,6 +87,8 @@ class MLP(Predictor):
     >>> network
     MLP([64, 300, 100, 10], activation='relu', dtype='float32', loss=None, live=50200/50200)
     """
+
+    _checks = {"loss": check.optional(functools.partial(check.one_of, choices=LOSSES))}  # noqa: RUF012
 
     def __init__(
         self,
@@ -132,7 +137,7 @@ class MLP(Predictor):
         if self.total_weights > 2**60:
             raise ValueError(f"sizes: expected weights that can be counted, got {sizes}")
         self.activation = check.one_of("activation", activation, ACTIVATIONS)
-        self.loss = None if loss is None else check.one_of("loss", loss, LOSSES)
+        self.loss = loss
         self.dtype = _dtype(dtype)
 
     def _store(self, positions: Sequence[Ints | None], execution: list[str]) -> None:
@@ -285,7 +290,9 @@ class MLP(Predictor):
         See `load`.
         """
         path = check.path("path", path)
-        if not np.isfinite(self.values).all():
+        if not Path(path).name:
+            raise ValueError(f"path: expected the name of a file, got {path!r}")
+        if not all_finite(self.values):
             raise ValueError("network: expected finite weights, got NaN or infinity")
         settings = {"sizes": self.sizes, "activation": self.activation, "loss": self.loss, "dtype": self.dtype.name}
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -352,7 +359,7 @@ def load(path: str | os.PathLike[str]) -> MLP:
     try:
         return _from_arrays(read_npz(path))
     except Exception as error:  # of whatever kind: the file may hold any nonsense
-        fault = f"no array {error} in it" if isinstance(error, KeyError) else error
+        fault = f"no array {error} in it" if isinstance(error, KeyError) else error or type(error).__name__
         raise ValueError(f"path: expected a network saved by fastprune, got {path!r} ({fault})") from error
 
 
@@ -375,7 +382,7 @@ def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:
 
 def _stored(arrays: dict[str, npt.NDArray[Any]], name: str, size: int, dtype: np.dtype[Any]) -> Floats:
     array = arrays[name]
-    if array.shape != (size,) or array.dtype != dtype or not np.isfinite(array).all():
+    if array.shape != (size,) or array.dtype != dtype or not all_finite(array):
         raise ValueError(f"{name}: expected finite {dtype} ({size},), got {array.dtype} {array.shape}")
     return array
 

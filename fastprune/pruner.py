@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,6 @@ from fastprune.trainer import (
     LabelledSet,
     Trainer,
     TrainingWarning,
-    checked_callback,
 )
 
 ADAPTIVE = "adaptive"
@@ -126,7 +125,7 @@ class Scores:
     Attributes
     ----------
     train : Evaluation
-        Of the training set, or of 2,048 samples of it.
+        Of the training set, or of 2,048 samples of it; `collapsed` and `one_answer` are of all samples.
     validation, test : Evaluation or None
         Of the held-out and of the test set; None where it was not given.
     """
@@ -171,7 +170,21 @@ class RoundRecord(PruneRecord):
         return self.after is not None or self.failed
 
 
-class Pruner:
+def _layers(name: str, value: Any) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError:
+        raise ValueError(f"{name}: expected a list of layers, got {value!r}") from None
+
+
+def _amounts(name: str, value: Any) -> Sequence[Amount]:
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(value, Sequence) or isinstance(value, str) or not len(value):
+        raise ValueError(f"{name}: expected a sequence of at least one number, got {value!r}")
+    return value
+
+
+class Pruner(check.Checked):
     """Prunes a trainer's network by magnitude, round by round, and retrains it.
 
     Masks multiply up: what was pruned stays pruned. A layer of which enough is gone is stored and run sparsely from
@@ -256,14 +269,32 @@ class Pruner:
     ) -> None:
         if not isinstance(trainer, Trainer):
             raise ValueError(f"trainer: expected a Trainer, got {type(trainer).__name__}")
-        self.trainer = trainer
+        self._trainer = trainer
         self.rule, self.scope, self.criterion, self.layer_rates = rule, scope, criterion, layer_rates
         self.min_keep, self.seed = min_keep, seed
         self.ignored_layers = ignored_layers
-        self.schedule = schedule.tolist() if isinstance(schedule, np.ndarray) else schedule
+        self.schedule = schedule
         self.round = 0
         self._check(self.rule)
         self._check_schedule()
+
+    schedule: Sequence[Amount]
+    _checks = {  # noqa: RUF012
+        "rule": functools.partial(check.one_of, choices=RULES),
+        "scope": functools.partial(check.one_of, choices=SCOPES),
+        "criterion": functools.partial(check.one_of, choices=CRITERIA),
+        "layer_rates": functools.partial(check.one_of, choices=LAYER_RATES),
+        "min_keep": functools.partial(check.integer, low=0),
+        "seed": functools.partial(check.integer, low=0, high=2**64 - 1),
+        "ignored_layers": _layers,
+        "schedule": _amounts,
+        "round": functools.partial(check.integer, low=0),
+    }
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer whose network is pruned."""
+        return self._trainer
 
     @property
     def prunable_layers(self) -> list[int]:
@@ -430,9 +461,8 @@ class Pruner:
             raise ValueError("restarts: expected True with the learning rate 'adaptive', got False")
         if rewind_to is not None:
             trainer.rewound("rewind_to", rewind_to)
-        checked_callback(callback)
-        if on_round is not None:
-            check.function("on_round", on_round, "a function of a RoundRecord")
+        check.callback("callback", callback, "a Progress")
+        check.callback("on_round", on_round, "a RoundRecord")
         loss = trainer.loss_for(y)
         data = trainer.training_set((x, y), loss)
         held_out = None if validation is None else trainer.samples("validation", validation, loss)
@@ -449,7 +479,7 @@ class Pruner:
 
         history: list[RoundRecord] = []
         while self.round < stop:
-            previous, number = trainer.snapshot(), self.round
+            previous, number, known = network.state.copy(), self.round, network.loss
             length = lengths[number]
             part = schedule if restarts else _part(schedule, sum(lengths[:number]), length, sum(lengths))
             try:
@@ -466,13 +496,13 @@ class Pruner:
                 )
                 record = self._retrain(record, fit, rate, scores)
                 if record.failed:
-                    network.state, self.round = previous, number
+                    network.state, self.round, network.loss = previous, number, known
                 elif record.after and record.after.train.one_answer and labels_differ(data.samples):
                     record = replace(record, events=(*record.events, Event("one answer")))
                 if on_round is not None:
                     on_round(record)
             except BaseException:
-                network.state, self.round = previous, number
+                network.state, self.round, network.loss = previous, number, known
                 raise
             history.append(record)
             if record.failed:
@@ -519,13 +549,15 @@ class Pruner:
         selector = replace(self._selector(), min_keep=0)  # the curves are those of the rates, not of what holds back
         evaluations = []
         with Threads(trainer.n_jobs) as threads:
+            baseline = evaluate(state, samples, loss, threads)
+            if not math.isfinite(baseline.loss):
+                raise ValueError(f"network: expected a finite loss to compare with, got {baseline.loss}")
             for layer in self.prunable_layers:
                 pruned, row = state, []
                 for sparsity in checked:
                     pruned = pruned.without(selector.select(pruned, "sparsity", {layer: sparsity}).removed)
                     row.append(evaluate(pruned, samples, loss, threads))
                 evaluations.append(tuple(row))
-            baseline = evaluate(state, samples, loss, threads)
         return Sensitivity(
             layers=tuple(self.prunable_layers),
             layer_sizes=tuple(trainer.network.layer_sizes),
@@ -539,7 +571,7 @@ class Pruner:
         self, record: RoundRecord, fit: Callable[..., History], rate: float, scores: Callable[[Evaluation], Scores]
     ) -> RoundRecord:
         """The record of a round after one attempt at retraining, or two."""
-        pruned = self.trainer.snapshot()
+        pruned = self.trainer.network.state.copy()
         record = _attempt(record, fit, rate, scores)
         if not record.failed:
             return record
@@ -601,8 +633,7 @@ class Pruner:
             execution=tuple(storage.runs),
             events=tuple(events),
         )
-        if removed.size:
-            self.trainer.put_pruned(pruned)
+        network.state = pruned
         return record
 
     def _requested_sparsity(self, rule: str, amount: Amount, live: list[int]) -> float | None:
@@ -614,11 +645,7 @@ class Pruner:
         return 1 - (sum(live) - asked) / self.trainer.network.total_weights
 
     def _check(self, rule: str) -> None:
-        """Refuse settings that are not as described; they can have been changed since the pruner was made."""
-        check.one_of("rule", self.rule, RULES)
-        check.one_of("scope", self.scope, SCOPES)
-        check.one_of("criterion", self.criterion, CRITERIA)
-        check.one_of("layer_rates", self.layer_rates, LAYER_RATES)
+        """Refuse settings that do not go together; each by itself is as described."""
         if self.layer_rates != "uniform" and (self.rule != "sparsity" or self.scope != "layer"):
             raise ValueError(
                 f"layer_rates: expected rule 'sparsity' and scope 'layer' with {self.layer_rates!r}, got "
@@ -626,20 +653,13 @@ class Pruner:
             )
         if rule == "std" and self.criterion != "magnitude":
             raise ValueError(f"criterion: expected 'magnitude' with rule 'std', got {self.criterion!r}")
-        check.integer("min_keep", self.min_keep, 0)
-        check.integer("seed", self.seed, 0, 2**64 - 1)
-        check.integer("round", self.round, 0)
-        if not isinstance(self.ignored_layers, Iterable):
-            raise ValueError(f"ignored_layers: expected a list of layers, got {self.ignored_layers!r}")
-        self.ignored_layers = list(self.ignored_layers)
         if not self.prunable_layers:
             count = self.trainer.network.layers
             raise ValueError(f"ignored_layers: expected to leave a layer to prune, got all {count}")
 
     def _check_schedule(self) -> None:
+        """Refuse a schedule of which a number that is still to come cannot be taken."""
         schedule = self.schedule
-        if not isinstance(schedule, Sequence) or isinstance(schedule, str) or not len(schedule):
-            raise ValueError(f"schedule: expected a sequence of at least one number, got {schedule!r}")
         if isinstance(schedule, Schedule) and schedule.rule != self.rule:
             raise ValueError(
                 f"schedule: expected numbers for rule {self.rule!r}, got {schedule!r}, for {schedule.rule!r}"
@@ -691,10 +711,10 @@ def _warn(history: Sequence[RoundRecord]) -> None:
     """Tell whoever called `run` what they should know."""
     if history and history[-1].failed:
         record = history[-1]
-        ends = " and ".join(event.kind for event in record.events if event.kind in ("collapsed", "diverged"))
+        ends = ", then ".join(event.kind for event in record.events if event.kind in ("collapsed", "diverged"))
         warnings.warn(
-            f"round {record.round} failed and ended the run: its retrainings {ends}. The network is as it was before "
-            f"this round. {HELP}, or a smaller step of pruning",
+            f"round {record.round} failed and ended the run: retraining {ends}. The network is as it was before this "
+            f"round. {HELP}, or a smaller step of pruning",
             TrainingWarning,
             stacklevel=3,
         )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ class Rule(NamedTuple):
 
 def percentile(live: Floats, scores: Floats, q: float) -> float | None:
     """The largest score such that those not above it are at most q percent of all."""
-    count = int(q * scores.size / 100)
+    count = int(Fraction(repr(q)) * scores.size / 100)  # 0.57 percent of 10,000 are 57, but 56.999... in floats
     if count == scores.size:
         return float(scores.max(initial=0))
     order = np.partition(scores, count)
@@ -106,7 +107,9 @@ class Selector:
                 candidates = _union(live, group)
                 limit = threshold(values[candidates], scores[candidates], number)
                 thresholds |= dict.fromkeys(group, limit)
-                for layer in group if limit is not None else ():
+                if limit is None:
+                    continue
+                for layer in group:
                     goes = free[layer][scores[free[layer]] <= limit]
                     removed.append(goes)
                     if goes.size < np.count_nonzero(scores[live[layer]] <= limit):
@@ -155,7 +158,8 @@ def count_for(sparsity: float, weights: int) -> int:
 def to_unit(values: Floats) -> tuple[Floats, int]:
     """Values divided by a power of two, 2**exponent, so that the largest is about 1; and the exponent.
 
-    Squares of float32 weights beyond 1e19 would overflow, and below 1e-23 vanish. Nothing else changes: not one bit.
+    Squares of float32 weights beyond 1e19 would overflow, and those of weights below 1e-23 vanish. So only what is
+    nothing beside the largest can vanish; all other digits stay.
     """
     exponent = int(np.frexp(np.abs(values).max(initial=0))[1])
     return np.ldexp(values, -exponent), exponent

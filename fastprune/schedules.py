@@ -118,7 +118,7 @@ class _Rise(Schedule):
 
     def __post_init__(self) -> None:
         check.number("initial_sparsity", self.initial_sparsity, "[0, 1)")
-        check.number("final_sparsity", self.final_sparsity, f"[{self.initial_sparsity}, 1)")
+        check.number("final_sparsity", self.final_sparsity, f"[{float(self.initial_sparsity)}, 1)")
         check.integer("rounds", self.rounds, 1)
 
 

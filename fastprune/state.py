@@ -1,7 +1,7 @@
 """All that training and pruning change, as one object.
 
-A network holds one `State`. Training writes into its arrays; all else - a prune, a rewind, a restoration - makes
-another one and puts it into the first one's place, in one assignment, which Ctrl-C cannot cut in two.
+A network holds one `State`. Training writes into its arrays. A prune, a rewind or a restoration makes a new `State` and
+puts it in its place by one assignment, so that Ctrl-C cannot leave half of it.
 """
 
 import io
@@ -31,24 +31,24 @@ class State:
         The parameters.
     velocity, square : ndarray (P,) or (0,)
         What the optimizer keeps of each: momentum, or Adam's two moments. Empty if it keeps no such thing.
-    updates : int
+    updates : ndarray of int64 (1,)
         The optimizer's updates so far.
     owner : object
-        Stands for the trainer whose optimizer keeps them: that of another trainer begins anew.
+        Identifies the trainer to whom `velocity`, `square` and `updates` belong; any other one starts from 0.
     """
 
     storage: Storage
     values: Floats
     velocity: Floats
     square: Floats
-    updates: int = 0
+    updates: Ints
     owner: object = None
 
     @classmethod
     def of(cls, storage: Storage, dtype: npt.DTypeLike) -> Self:
         """Parameters that are all 0, and that nobody has trained."""
         nothing = np.empty(0, dtype)
-        return cls(storage, np.zeros(storage.live.size, dtype), nothing, nothing)
+        return cls(storage, np.zeros(storage.live.size, dtype), nothing, nothing, np.zeros(1, np.int64))
 
     @property
     def vectors(self) -> tuple[Floats, Floats, Floats]:
@@ -57,21 +57,18 @@ class State:
 
     def copy(self) -> Self:
         """The same, in memory of its own."""
-        return self._with(*(vector.copy() for vector in self.vectors))
+        return replace(self._with(*(vector.copy() for vector in self.vectors)), updates=self.updates.copy())
 
     def begun(self, owner: object, squares: bool) -> Self:
         """The same parameters, for an optimizer that has made no update; with `squares` it keeps two vectors."""
         velocity = np.zeros_like(self.values)
         square = np.zeros(velocity.size if squares else 0, velocity.dtype)
-        return replace(self, velocity=velocity, square=square, updates=0, owner=owner)
+        return replace(self, velocity=velocity, square=square, updates=np.zeros(1, np.int64), owner=owner)
 
     def without(self, removed: Ints) -> Self:
         """The state after these weights are gone, by position among the stored ones; what is gone is 0."""
         storage, left = self.storage.without(removed)
-        vectors = [join(vector, left) if vector.size else vector for vector in self.vectors]
-        for vector in vectors:
-            if vector.size:
-                vector[storage.live == 0] = 0
+        vectors = [np.where(storage.live, join(v, left), 0) if v.size else v for v in self.vectors]
         return replace(self._with(*vectors), storage=storage)
 
     def rewound(self, earlier: "State") -> Self:
@@ -84,7 +81,7 @@ class State:
         """
         found = earlier.storage.find(self.storage)
         vectors = [np.where(self.storage.live, then[found], 0) if then.size else then for then in earlier.vectors]
-        return replace(self._with(*vectors), updates=earlier.updates)
+        return replace(self._with(*vectors), updates=earlier.updates.copy())
 
     def check(self) -> None:
         """Refuse what no training leaves behind.
@@ -94,6 +91,8 @@ class State:
         ValueError
             If a vector does not fit the storage, or holds what it cannot.
         """
+        if not isinstance(self.storage, Storage):
+            raise ValueError(f"storage: expected a Storage, got {type(self.storage).__name__}")
         size, live = self.storage.live.size, self.storage.live > 0
         for name, vector in zip(_VECTORS, self.vectors, strict=True):
             if not isinstance(vector, np.ndarray) or vector.dtype not in (np.float32, np.float64):
@@ -108,8 +107,9 @@ class State:
                 raise ValueError(f"{name}: expected 0 where the weight is pruned")
         if self.square.size and self.square.min() < 0:
             raise ValueError("square: expected numbers of at least 0")
-        if not isinstance(self.updates, int) or not 0 <= self.updates < 2**63:
-            raise ValueError(f"updates: expected a whole number, got {self.updates!r}")
+        updates = self.updates
+        if not isinstance(updates, np.ndarray) or updates.shape != (1,) or updates.dtype != np.int64 or updates < 0:
+            raise ValueError(f"updates: expected int64 (1,) of at least 0, got {updates!r:.60}")
 
     def to_bytes(self) -> bytes:
         """The state as the content of an `.npz` file without pickles, of the size of its live parameters.
@@ -133,12 +133,12 @@ class State:
         live = self.storage.live > 0
         vectors = [vector[live] if vector.size else vector for vector in self.vectors]
         arrays = self.storage.to_arrays() | dict(zip(_VECTORS, vectors, strict=True))
-        arrays["updates"] = np.array(self.updates)
+        arrays["updates"] = self.updates.reshape(())
         np.savez(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "State":
+    def from_bytes(cls, content: bytes) -> Self:
         """The state that `to_bytes` wrote.
 
         Raises
@@ -158,11 +158,8 @@ class State:
                 vector = np.zeros(live.size if kept.size else 0, kept.dtype)
                 vector[live[: vector.size]] = kept
                 vectors.append(vector)
-            updates = arrays["updates"]
-            if updates.shape != () or updates.dtype.kind not in "iu":
-                raise ValueError(f"updates: expected a whole number, got {updates!r:.60}")
             values, velocity, square = vectors
-            state = cls(storage, values, velocity, square, int(updates))
+            state = cls(storage, values, velocity, square, arrays["updates"].reshape(1))
             state.check()
         except Exception as error:  # whatever it is: nonsense can go wrong in any way
             raise ValueError(

@@ -1,9 +1,12 @@
 """Python's side of `kernels.team`: threads that enter one kernel together."""
 
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -17,11 +20,27 @@ _Result = TypeVar("_Result")
 
 def count_threads(name: str, n_jobs: Any) -> int:
     """Number of threads for `n_jobs`: as it is, or for -1 one for each core that this process may use."""
-    if n_jobs == -1:
+    if isinstance(n_jobs, int) and n_jobs == -1:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(n_jobs, int) and n_jobs < 1:
         raise ValueError(f"{name}: expected a number of threads, or -1 for all cores, got {n_jobs}")
     return check.integer(name, n_jobs, 1)
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[None]:
+    """Put Ctrl-C off until the block is over: in the middle of Python's own locks it could leave one held for good."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(*came[0])
 
 
 class Threads:
@@ -38,10 +57,17 @@ class Threads:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
-            self._pool.shutdown()
+            with deferred_interrupt():
+                self._pool.shutdown()
 
     def run(self, call: Callable[[Team], _Result]) -> _Result:
         """Let every thread make the call, with its place in the team; give what the calling thread's returns."""
+        if self._pool is None:
+            return call(Team(0, 1, np.zeros(LENGTH, np.int64)))
+        with deferred_interrupt():
+            return self._run(self._pool, call)
+
+    def _run(self, pool: ThreadPoolExecutor, call: Callable[[Team], _Result]) -> _Result:
         barrier = np.zeros(LENGTH, np.int64)
 
         def enter(thread: int) -> _Result:
@@ -54,8 +80,7 @@ class Threads:
         others: list[Future[_Result]] = []
         try:
             for thread in range(1, self.count):
-                assert self._pool is not None
-                others.append(self._pool.submit(enter, thread))
+                others.append(pool.submit(enter, thread))  # noqa: PERF401 - also those before an error are waited for
             return enter(0)
         except BaseException:
             barrier[ABANDONED] = 1  # not all may have been submitted

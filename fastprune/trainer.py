@@ -55,10 +55,7 @@ class DivergenceError(ArithmeticError):
 
     def __str__(self) -> str:
         what, value, epoch, epochs = self.args
-        return (
-            f"{what} became {value} in epoch {epoch} of {epochs}; the last finite state is restored. A smaller "
-            "learning rate helps, or features scaled to about 1"
-        )
+        return f"{what} became {value} in epoch {epoch} of {epochs}; the last finite state is restored. {HELP}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,8 @@ class History:
     epochs : tuple of Epoch
         One an epoch.
     train : Evaluation
-        Of the training set, or of 2,048 samples of it, by the network as the fit leaves it.
+        Of the training set, or of 2,048 samples of it, by the network as the fit leaves it; `collapsed` and
+        `one_answer` are of all samples.
     validation : Evaluation or None
         Of the held-out set, likewise.
     converged : bool
@@ -138,14 +136,10 @@ Callback = Callable[[Progress], None]
 LabelledSet = tuple[npt.ArrayLike, npt.ArrayLike]
 
 
-def _network(name: str, value: object) -> MLP:
-    if not isinstance(value, MLP):
-        raise ValueError(f"{name}: expected an MLP, got {type(value).__name__}")
-    return value
-
-
 class Trainer(check.Checked):
-    """Trains a network; pruned weights stay exactly 0. Settings can be changed later, and are checked then, too.
+    """Trains a network; pruned weights stay exactly 0.
+
+    All settings but the network and the optimizer can be changed later.
 
     Parameters
     ----------
@@ -230,7 +224,9 @@ class Trainer(check.Checked):
         n_jobs: int = 1,
         seed: int = 0,
     ) -> None:
-        self.network = network
+        if not isinstance(network, MLP):
+            raise ValueError(f"network: expected an MLP, got {type(network).__name__}")
+        self._network = network
         self.learning_rate = learning_rate
         self.learning_rate_schedule = learning_rates("learning_rate_schedule", learning_rate_schedule)
         self.momentum = momentum
@@ -244,11 +240,15 @@ class Trainer(check.Checked):
         self._optimizer = check.one_of("optimizer", optimizer, OPTIMIZERS)  # what it keeps is laid out for it
         self._check_nesterov()
         self._owner = object()  # see `State`
-        self.dense_epochs, self._pruned = 0, False
+        self.dense_epochs, self._whole = 0, network.live_weights
+
+    @property
+    def network(self) -> MLP:
+        """The network that is trained."""
+        return self._network
 
     learning_rate_schedule: LearningRates
     _checks = {  # noqa: RUF012
-        "network": _network,
         "learning_rate": functools.partial(check.number, interval="(0, inf)"),
         "learning_rate_schedule": learning_rates,
         "momentum": functools.partial(check.number, interval="[0, 1)"),
@@ -292,7 +292,7 @@ class Trainer(check.Checked):
             Training samples: any real numbers, converted to the network's dtype.
         y : array_like
             Their labels: whole numbers (N,) in 0 .. K-1, or floats or 0/1 labels, (N, K) or, for one output, (N,).
-            See `MLP` for the loss they choose, if it is not named: 0 and 1 are taken for no and yes, not for values.
+            See `MLP` for the loss they choose if it is not named.
         epochs : int
             Passes over the samples, at least 0; the most that are made if the trainer has a tolerance.
         learning_rate : float or None, default None
@@ -316,7 +316,7 @@ class Trainer(check.Checked):
             If an argument is not as described, or the loss or a weight is not finite to begin with. Nothing has then
             been changed.
         RuntimeError
-            If the callback pruned or restored the network, or trained it by another trainer.
+            If the callback pruned, restored or trained the network.
         DivergenceError
             If the loss, of training or held-out samples, or a weight becomes NaN or infinite. The network is then in
             the last state that was compared.
@@ -340,7 +340,7 @@ class Trainer(check.Checked):
         schedule = self.learning_rate_schedule
         if learning_rate_schedule is not None:
             schedule = learning_rates("learning_rate_schedule", learning_rate_schedule)
-        checked_callback(callback)
+        check.callback("callback", callback, "a Progress")
         loss = self.loss_for(y, loss)
         data = self.training_set((x, y), loss)
         held_out = None if validation is None else self.samples("validation", validation, loss)
@@ -373,7 +373,7 @@ class Trainer(check.Checked):
         batch = count if self.batch_size is None else min(self.batch_size, count)
         batches = -(-count // batch)
         steps = epochs * batches
-        rates = learning_rate * _factors(schedule, steps)
+        rates = _rates(learning_rate, schedule, steps)
         started = time.perf_counter()
 
         with Threads(self.n_jobs) as threads:
@@ -383,9 +383,10 @@ class Trainer(check.Checked):
             start = self.snapshot()
             checkpoints = _Checkpoints(start, evaluate(start, watched, loss, threads))
             if fault := _fault(start, checkpoints.last_evaluation):
-                raise ValueError(f"network: expected all to be finite to begin with, but {' is '.join(fault)}")
+                what, value = fault
+                raise ValueError(f"network: expected a finite loss and weights to begin with, got {value} for {what}")
+            dense = network.live_weights == self._whole
             run = self._prepare(samples, batch, loss, threads)
-            values = network.values
             convergence = _Convergence(self.tolerance, self.patience)
             records: list[Epoch] = []
             step = 0
@@ -397,13 +398,14 @@ class Trainer(check.Checked):
                 if step + done < stop:
                     network.state = checkpoints.last
                     raise DivergenceError("the loss", str(losses[step + done]), (step + done) // batches + 1, epochs)
-                if not self._pruned:
+                if dense:
                     self.dense_epochs += stop // batches - step // batches
                 step = stop
                 if callback is not None:
                     size = batch if step % batches else count - (batches - 1) * batch
+                    state, updates = network.state, network.state.updates[0]
                     callback(Progress(step, steps, float(losses[step - 1] / size)))
-                    if network.values is not values or network.state.owner is not self._owner:
+                    if network.state is not state or state.updates[0] != updates:
                         raise RuntimeError("the callback pruned, restored or trained the network, which is in training")
                 if step % batches:
                     continue
@@ -487,21 +489,15 @@ class Trainer(check.Checked):
         """
         state = self.network.state
         weights = state.storage.layout.biases[0]
-        if removed.dtype.kind not in "iu":
-            raise ValueError(f"removed: expected integers, got dtype {removed.dtype}")
+        removed = check.positions("removed", removed)
         if removed.size and not 0 <= removed.min() <= removed.max() < weights:
             raise ValueError(
                 f"removed: expected positions in 0 .. {weights - 1}, got {removed.min()} .. {removed.max()}"
             )
         if removed.size:
-            self.put_pruned(state.without(removed))
+            self.network.state = state.without(removed)
 
-    def put_pruned(self, state: State) -> None:
-        """Put a state with fewer weights in the place of the network's; not part of the interface."""
-        self.network.state = state
-        self._pruned = True
-
-    def rewind(self, state: "State") -> None:
+    def rewind(self, state: State) -> None:
         """Set the weights that are live, and the biases, to what they were in an earlier state; masks stay.
 
         Parameters
@@ -535,7 +531,7 @@ class Trainer(check.Checked):
         except ValueError as error:
             raise ValueError(f"{name}: expected a state from before the pruning, got one without {error}") from None
 
-    def snapshot(self) -> "State":
+    def snapshot(self) -> State:
         """Copy all that training and pruning change: parameters, masks and the optimizer's state.
 
         Returns
@@ -555,7 +551,7 @@ class Trainer(check.Checked):
         """
         return self._state().copy()
 
-    def restore(self, state: "State") -> None:
+    def restore(self, state: State) -> None:
         """Go back to an earlier state.
 
         Parameters
@@ -583,7 +579,7 @@ class Trainer(check.Checked):
         try:
             state.check()
         except ValueError as error:
-            raise ValueError(f"{name}: expected a snapshot of this trainer, got another thing: {error}") from None
+            raise ValueError(f"{name}: expected a snapshot of this trainer, got a damaged one: {error}") from None
         if (
             state.storage.sizes != network.sizes
             or state.storage.layout.activation != network.layout.activation
@@ -650,9 +646,8 @@ class Trainer(check.Checked):
     def _prepare(
         self, samples: Samples, batch: int, loss: str, threads: Threads
     ) -> Callable[[Floats, Ints, Floats, int], int]:
-        """Make the network this trainer's, and give what makes a span of steps on it."""
-        network = self.network
-        network.state = state = self._state()
+        """What makes a span of steps on the network, from its present state on."""
+        network, state = self.network, self._state()
         layout = state.storage.layout
         space = workspace(np.arange(len(samples.x)), -(-batch // LANES), layout, network.dtype, training=True)
         gradient = np.zeros_like(state.values)
@@ -662,31 +657,20 @@ class Trainer(check.Checked):
         space.keep[:] = self._keep()
 
         def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
-            state = network.state
             span = Span(rates, losses, hits, step, state.updates)
 
             def call(team: Team) -> int:
                 return train_steps(parameters, space, layout, samples, recipe, span, team)
 
-            # Before the call: Ctrl-C comes as soon as it returns.
-            network.state = replace(state, updates=state.updates + len(rates))
+            network.state = state  # from now on it is this trainer's
             with one_blas_thread():
-                done = threads.run(call)
-            if done < len(rates):
-                network.state = replace(state, updates=state.updates + done)
-            return done
+                return threads.run(call)
 
         return run
 
 
-def checked_callback(callback: Callback | None) -> None:
-    """Refuse a callback that cannot be called with what it is to be told."""
-    if callback is not None:
-        check.function("callback", callback, "a function of a Progress")
-
-
 def _fault(state: State, evaluation: Evaluation) -> tuple[str, str] | None:
-    """What is not finite, and what it is; weights that no sample comes upon can be infinite at a finite loss."""
+    """What is not finite, and its value. A weight can be infinite while the loss is finite."""
     if not math.isfinite(evaluation.loss):
         return "the loss", str(evaluation.loss)
     if not all(all_finite(vector) for vector in state.vectors):
@@ -694,17 +678,25 @@ def _fault(state: State, evaluation: Evaluation) -> tuple[str, str] | None:
     return None
 
 
-def _factors(schedule: LearningRates, steps: int) -> Floats:
-    """The schedule's factor of the learning rate, for each step."""
+def _rates(rate: float, schedule: LearningRates, steps: int) -> Floats:
+    """The learning rate of each step."""
     values = [schedule(step / steps) for step in range(steps)]
+    expected = "learning_rate_schedule: expected factors in [0, inf)"
     try:
-        factors = np.array(values, np.float64).reshape(steps)
-    except (TypeError, ValueError):
-        raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {values[0]!r}") from None
+        factors = np.array(values or np.empty(0))
+    except ValueError:  # lists of different lengths
+        factors = np.empty(0, object)
+    if factors.dtype.kind not in "biuf" or factors.shape != (steps,):
+        raise ValueError(f"{expected}, got {check.shown(values[0])}")
+    with np.errstate(over="ignore"):
+        factors = factors.astype(np.float64)
+        rates = rate * factors
     bad = factors[~((factors >= 0) & (factors < np.inf))]
     if bad.size:
-        raise ValueError(f"learning_rate_schedule: expected factors in [0, inf), got {bad[0]:g}")
-    return factors
+        raise ValueError(f"{expected}, got {bad[0]:g}")
+    if not np.isfinite(rates).all():
+        raise ValueError(f"learning_rate: expected a finite one after the schedule's factor, got {rate:g}")
+    return rates
 
 
 class _Checkpoints:

@@ -4,6 +4,8 @@ Twins return what their kernels write. Arrays have the shapes the kernels want, 
 they are; a step of training is done on whole batches, without tiles.
 """
 
+from fractions import Fraction
+
 import numpy as np
 
 MASK64 = 2**64 - 1
@@ -160,7 +162,8 @@ def smallest(scores, count):
 
 def percentile(scores, q):
     """The largest threshold such that what is not above it is at most q percent; None if there is none."""
-    found = [limit for limit in scores if 100 * sum(score <= limit for score in scores) <= q * len(scores)]
+    most = Fraction(str(q)) / 100 * len(scores)
+    found = [limit for limit in scores if sum(score <= limit for score in scores) <= most]
     return max(found, default=None)
 
 

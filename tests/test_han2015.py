@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastprune as fp
-from fastprune.sweep.__main__ import main
+from fastprune.sweep.command import main
 from fastprune.sweep.han2015 import figures, preset, study
 from fastprune.sweep.han2015.recipes import HAN2015, Level, Recipe, Study, chain
 from fastprune.sweep.han2015.study import Row, split

@@ -1,11 +1,13 @@
 """Ctrl-C at every moment at which it can come: nothing is left in two halves, and everything can go on.
 
 Python looks for signals when a function begins and when a call of compiled code returns. A profiler sees both, and can
-raise KeyboardInterrupt at the first of them, the second, and so on, each time in the same call made anew. What is
-interrupted has been called before: Numba, where it compiles, and thread pools are not safe against Ctrl-C themselves.
+send one at the first of them, the second, and so on, each time in the same call made anew. What is interrupted has been
+called before: Numba, where it compiles, is not safe against Ctrl-C itself.
 """
 
+import signal
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def each_interrupt(call, stride=1, first=1):
             if event in ("call", "c_return"):
                 count += 1
                 if count == moment:
-                    raise KeyboardInterrupt
+                    signal.raise_signal(signal.SIGINT)
 
         try:
             sys.setprofile(profile)
@@ -184,10 +186,20 @@ def test_a_run_stands_between_rounds(trainer, work):
     assert ends >= {0, 1}
 
 
-def test_a_fit_leaves_what_it_has_learned(trainer, work):
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_fit_leaves_what_it_has_learned(trainer, work, n_jobs):
+    trainer.n_jobs = n_jobs
     start = trainer.snapshot()
+    learned = set()
     for moment in each_interrupt(lambda: trainer.fit(X, Y, 2, validation=(X[:9], Y[:9])), stride=29):
         trainer.network.state.check()
+        updates = int((trainer.network.state.updates - start.updates)[0])
+        learned.add(updates)
+        for thread in set(threading.enumerate()) - {threading.main_thread()}:
+            thread.join(10)  # a pool that was cut off before its end lets go of its threads in a moment
+            assert not thread.is_alive()
+        assert (updates > 0) == (trainer.network.values != start.values).any()
         if moment % 10 == 1:
             work(trainer)
         trainer.restore(start)
+    assert learned == {0, 3, 6}, "steps, of an epoch each"

@@ -693,7 +693,7 @@ def run_steps(
     scratch.keep[1:-1] -= dropout
     recipe = Recipe(LOSSES[network.loss], batch, np.uint64(11), settings(optimizer, l1=0.001, l2=0.01))
     losses, hits = np.full(len(rates), np.nan), np.zeros(len(rates), np.int64)
-    span = Span(np.array(rates, float), losses, hits, step, step)
+    span = Span(np.array(rates, float), losses, hits, step, np.array([step]))
     with one_blas_thread():
         done = steps.train_steps(parameters, scratch, network.layout, samples, recipe, span, team())
     return parameters, losses, hits, done

@@ -100,6 +100,38 @@ def test_weights_that_the_dtype_cannot_hold_are_refused(dtype):
     assert np.isfinite(fp.MLP([40, 40], initialization=1e30).values).all()
 
 
+def test_the_loss_that_is_set_later_is_one_of_them():
+    network = fp.MLP([4, 3])
+    with pytest.raises(ValueError, match=r"loss: expected one of 'softmax_cross_entropy', .* got 'foo'"):
+        network.loss = "foo"
+    network.loss = "mean_squared_error"
+    assert network.predict(np.ones((2, 4))).shape == (2, 3)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "nul\0", "lone\ud800"])
+def test_names_that_no_file_can_have_are_refused(path):
+    with pytest.raises(ValueError, match="path: expected"):
+        fp.MLP([4, 3]).save(path)
+
+
+def test_long_names_are_written_and_longer_ones_named(tmp_path):
+    network = fp.MLP([4, 3])
+    network.save(tmp_path / ("n" * 250 + ".npz"))
+    assert fp.load(tmp_path / ("n" * 250 + ".npz")).sizes == [4, 3]
+    for path in (tmp_path / ("n" * 300), tmp_path / ("n" * 250 + ".npz") / "net.npz"):
+        with pytest.raises(OSError, match=r"n{250}") as error:
+            network.save(path)
+        assert error.value.filename == str(path)
+        assert ".part" not in str(error.value)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_probabilities_of_extreme_outputs_are_0_and_1():
+    network = fp.MLP([1, 2], loss="softmax_cross_entropy")
+    network.values[:] = [3e38, -3e38, 0, 0]
+    assert network.predict_proba([[1.0]]).tolist() == [[1.0, 0.0]]
+
+
 @pytest.mark.parametrize("dtype", [">f4", "<f4", np.float32, np.dtype(">f8")])
 def test_the_order_of_bytes_is_this_machines(dtype):
     network = fp.MLP([4, 3], dtype=dtype)
@@ -114,7 +146,7 @@ def test_samples_that_no_output_can_be_had_for_are_refused(samples):
     for predictor in (network, network.sparsify()):
         x = np.full((samples, 4), 3.4e38, "float32")
         for predict in (predictor.logits, predictor.predict, predictor.predict_proba):
-            with pytest.raises(ValueError, match="x: expected numbers that the network can take in float32"):
+            with pytest.raises(ValueError, match="x: expected numbers for which the outputs fit float32"):
                 predict(x)
         assert np.isfinite(predictor.logits(x / 1e4)).all()
 

@@ -118,10 +118,10 @@ def test_the_percentile_is_the_twin(scores, q):
 
 
 def test_decimals_are_no_pitfall():
-    """29 percent of 100 weights are 29, though 0.29 * 100 is a little less."""
-    for q in (29.0, 57.0, 58.0, 1.1, 2.3):
-        network = network_of([np.arange(1.0, 1001.0)])
-        assert prune(network, q=q).removed == round(10 * q)
+    """0.57 percent of 10,000 weights are 57, though 0.57 * 10,000 / 100 is a little less."""
+    for q in (29.0, 57.0, 58.0, 1.1, 2.3, 0.57, 4.35, 0.29):
+        scores = np.arange(1.0, 10001.0)
+        assert percentile(scores, scores, q) == round(100 * q), "of 10,000"
 
 
 def test_thresholds_are_told_by_layer():

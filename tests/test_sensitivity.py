@@ -108,6 +108,12 @@ def test_layers_without_weights_get_no_rate():
     assert scan_of([1, 1], [3, 7], layer_sparsity=(1.0, 0.0)).recommend(0.75) == pytest.approx({1: 0.5})
 
 
+def test_a_scan_needs_a_finite_loss_to_compare_with():
+    trainer = fp.Trainer(fp.MLP([6, 5, 1], initialization=1e30))
+    with pytest.raises(ValueError, match=r"network: expected a finite loss to compare with, got (inf|nan)"):
+        fp.Pruner(trainer, schedule=[0.1]).sensitivity(np.ones((2, 6)), [0.5, 1.5])
+
+
 def test_the_scan_knows_no_weights_that_are_kept():
     trainer = fp.Trainer(fp.MLP([6, 5, 3]))
     x, y = np.eye(6), [0, 1, 2, 0, 1, 2]

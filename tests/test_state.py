@@ -163,9 +163,12 @@ def test_what_is_not_pruned_in_the_bytes_is_nowhere_else(adam):
         lambda s: {"values": np.full_like(s.values, np.nan)},
         lambda s: {"velocity": np.ones_like(s.velocity)},  # of pruned weights, too
         lambda s: {"velocity": s.velocity.tolist()},
-        lambda s: {"updates": -1},
-        lambda s: {"updates": 0.5},
+        lambda s: {"updates": -1 - s.updates},
+        lambda s: {"updates": s.updates + 0.5},
+        lambda s: {"updates": s.updates[:0]},
+        lambda s: {"updates": 3},
         lambda s: {"updates": None},
+        lambda s: {"storage": None},
     ],
 )
 def test_states_that_no_training_left_are_not_put_back(adam, change):

@@ -18,7 +18,7 @@ from sweeps import SHORT, SMALL, read, sweep
 
 import fastprune as fp
 from fastprune.sweep import run as module
-from fastprune.sweep.__main__ import main
+from fastprune.sweep.command import main
 from fastprune.sweep.config import KEYS, OPTIONS
 from fastprune.sweep.results import COLUMNS, SECONDS, Spread
 

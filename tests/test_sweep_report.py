@@ -11,8 +11,8 @@ import pytest
 from sweeps import SMALL, outcome, read, sweep
 
 import fastprune as fp
-from fastprune.sweep.__main__ import main
 from fastprune.sweep.cell import Record
+from fastprune.sweep.command import main
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.engine import Failure
 from fastprune.sweep.report import page, write_report

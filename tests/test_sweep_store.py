@@ -16,8 +16,8 @@ import pytest
 from sweeps import SMALL, command, outcome, read, sweep, workers
 
 import fastprune as fp
-from fastprune.sweep.__main__ import main
 from fastprune.sweep.cell import Record
+from fastprune.sweep.command import main
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.store import Progress, Store
 
@@ -75,7 +75,7 @@ def test_killed_in_each_of_its_writes_it_ends_the_same(whole, tmp_path):
     code = """
 import os, sys
 import fastprune.files as files
-from fastprune.sweep.__main__ import main
+from fastprune.sweep.command import main
 sync, at, count = os.fsync, int(sys.argv[1]), 0
 def kill(handle):
     global count
@@ -210,7 +210,7 @@ def test_cells_of_which_files_are_gone_are_begun_again(whole, tmp_path, gone):
             if re.search(r"seed=\d     2 ", text):
                 process.kill()
                 break
-    assert f"{folder} lacks files of 2 of the cells; these are begun again.\n" in out
+    assert f"Files of 2 of the cells are missing in {folder}; they run again.\n" in out
     assert "4 cells (2 done before)" in out
     assert sorted(progress.finished for progress in Store(folder).load(cells).values())[1:] == [False, True, True]
     result = sweep(*GRID, "--out", folder, cwd=tmp_path)
@@ -423,7 +423,7 @@ def test_progress_as_text_is_the_same_progress():
 
 
 def test_no_process_outlives_a_killed_command(tmp_path):
-    script = "import sys; from fastprune.sweep.__main__ import main\nif __name__ == '__main__': main(sys.argv[1:])"
+    script = "import sys; from fastprune.sweep.command import main\nif __name__ == '__main__': main(sys.argv[1:])"
     (tmp_path / "script.py").write_text(script)
     arguments = [*SMALL, "--epochs", "100000", "--jobs", "2", "--quiet", "--out", str(tmp_path / "out")]
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), *arguments], cwd=tmp_path)

@@ -126,13 +126,15 @@ def test_a_collapse_that_is_undone_is_told_too():
 
 def test_features_far_from_scale_1_are_told_before_training():
     x, y = RNG.random((200, 10)), np.arange(200) % 2
-    for factor, told in ((1e-4, True), (0.1, False), (1, False), (10, False), (255, True), (1e30, True), (0, False)):
+    factors = {1e-200: True, 1e-4: True, 0.1: False, 1: False, 10: False, 255: True, 1e30: True, 1e200: True, 0: False}
+    for factor, told in factors.items():
         network = fp.MLP([10, 2], dtype="float64")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             fp.Trainer(network).fit(factor * x, y, 0)
         scale = [warning for warning in caught if "features are far from scale 1" in str(warning.message)]
         assert len(scale) == told, factor
+        assert not any("inf" in str(warning.message) for warning in scale)
         assert all(warning.category is fp.TrainingWarning and warning.filename == __file__ for warning in scale)
     network = fp.MLP([10, 2])
     with pytest.raises(fp.TrainingWarning, match=r"root mean square up to 1\d\d\).* Divide pixels by 255; scale col"):
@@ -151,12 +153,13 @@ def test_features_far_from_scale_1_are_told_before_training():
         (3, None, ["a", "b", "c", "a"], r"got text; np.unique\(y, return_inverse=True\)\[1\] numbers classes from 0"),
         (3, None, np.array(["a", "b", "c", "a"], object), "got text; np.unique"),
         (2, None, np.array([b"a", b"b", b"b", b"a"]), "got text; np.unique"),
-        (3, None, np.eye(3)[[0, 1, 2, 0]], r"y: expected the classes themselves, got one-hot rows; y.argmax\(axis=1\)"),
+        (3, None, np.eye(3)[[0, 1, 2, 0]], r"y: expected classes .*got one-hot rows: y.argmax\(axis=1\)"),
         (3, np.ones((4, 2, 3)), [0, 1, 2, 0], r"got shape \(4, 2, 3\); x.reshape\(len\(x\), -1\) makes a row of each"),
         (3, np.ones(6), [0], r"got shape \(6,\); a single sample is x.reshape\(1, -1\)"),
         (3, np.ones((4, 5)), [0, 1, 2, 0], r"got shape \(4, 5\)$"),
         (3, np.ma.masked_equal(np.eye(4, 6), 1), [0, 1, 2, 0], "x: .* got a masked array; fill in what is masked"),
         (3, None, np.ma.masked_equal([0, 1, 2, 0], 1), "y: .* got a masked array"),
+        (3, list(np.ma.masked_equal(np.eye(4, 6), 1)), [0, 1, 2, 0], "x: .* got a masked array"),
         (1, None, [3, 1, 2, 0], r"values to meet want MLP\(..., loss='mean_squared_error'\), or the same in fit"),
     ],
 )
@@ -166,6 +169,21 @@ def test_what_is_wrong_with_data_and_what_helps(outputs, x, y, message):
     with pytest.raises(ValueError, match=message):
         fp.Trainer(network).fit(x, y, 1)
     assert network.loss is None
+
+
+def test_features_that_are_rarely_1_are_not_too_small():
+    x = np.eye(20_000, 600)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fp.Trainer(fp.MLP([600, 2], seed=1)).fit(x, np.arange(20_000) % 2, 0)
+
+
+def test_one_hot_rows_for_a_network_of_classes_say_what_to_do():
+    network = fp.MLP([6, 3], loss="softmax_cross_entropy")
+    with pytest.raises(ValueError, match=r"y: expected integers of shape .*one-hot rows: y.argmax\(axis=1\) gives the"):
+        fp.Trainer(network).fit(np.eye(4, 6), np.eye(3)[[0, 1, 2, 0]], 1)
+    with pytest.raises(ValueError, match=r"y: expected .* of shape \(4, 3\), got shape \(0, 3\)"):
+        fp.Trainer(fp.MLP([6, 3])).fit(np.eye(4, 6), np.empty((0, 3)), 1)
 
 
 @pytest.mark.filterwarnings("ignore:training collapsed")

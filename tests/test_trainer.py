@@ -418,9 +418,7 @@ def test_weights_that_become_infinite_at_a_finite_loss_are_found():
         trainer.fit([[1.0]], [0.5], 1)
     np.testing.assert_array_equal(network.values, before)
     network.values[0] = -np.inf
-    with pytest.raises(
-        ValueError, match=r"network: expected all to be finite to begin with, but a weight.* is infinite"
-    ):
+    with pytest.raises(ValueError, match=r"network: expected .* to begin with, got infinite or NaN for a weight"):
         trainer.fit([[1.0]], [0.5], 1)
 
 
@@ -443,6 +441,18 @@ def test_callback_sees_progress_and_may_stop(monkeypatch):
         fp.Trainer(network, batch_size=16).fit(x, y, 2, callback=stop)
     assert (network.values != start).any()
     assert np.isfinite(network.values).all()
+
+
+def test_a_callback_that_trains_the_network_is_found(monkeypatch):
+    """By the same trainer, too: both trainings would write into the same arrays."""
+    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
+    x, y = blobs()
+    network = fp.MLP([4, 8, 3])
+    first = fp.Trainer(network, batch_size=16, restore_best=False)
+    for other in (first, fp.Trainer(network, batch_size=16)):
+        with pytest.raises(RuntimeError, match="the callback pruned, restored or trained the network"):
+            first.fit(x, y, 2, callback=lambda _, other=other: other.fit(x, y, 1))
+    assert np.isfinite(first.fit(x, y, 1).train.loss)
 
 
 @pytest.mark.filterwarnings("ignore:training collapsed")
@@ -553,7 +563,6 @@ X, Y = np.ones((6, 4)), np.arange(6) % 3
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("network", "mlp", "network: expected an MLP, got str"),
         ("learning_rate", -1.0, r"learning_rate: expected a number in \(0, inf\), got -1.0"),
         ("learning_rate_schedule", "fast", "learning_rate_schedule: expected one of 'constant'"),
         ("momentum", 5.0, r"momentum: expected a number in \[0, 1\), got 5.0"),
@@ -582,6 +591,8 @@ def test_settings_that_are_set_later_are_checked_then(name, value, message):
 
 def test_settings_that_are_set_later_are_used():
     trainer = fp.Trainer(fp.MLP([4, 3]))
+    with pytest.raises(AttributeError):
+        trainer.network = fp.MLP([4, 3])
     trainer.learning_rate_schedule = "linear"
     assert trainer.learning_rate_schedule(0.25) == 0.75
     trainer.n_jobs = -1
@@ -591,6 +602,20 @@ def test_settings_that_are_set_later_are_used():
     with pytest.raises(ValueError, match="nesterov: expected optimizer 'sgd', got 'adam'"):
         adam.fit(X, Y, 1)
     assert adam.network.loss is None
+
+
+def wrapping_none(progress):
+    """A function that wraps one without arguments, and says so."""
+
+
+wrapping_none.__wrapped__ = lambda: None
+
+
+@pytest.mark.filterwarnings("ignore:training collapsed")
+@pytest.mark.parametrize("function", [print, [].append, lambda progress, more=1: None, wrapping_none, np.array, list])
+def test_what_can_be_called_is_called(function):
+    function = {list: type("Told", (), {"__init__": lambda self, progress: None})}.get(function, function)
+    fp.Trainer(fp.MLP([4, 3])).fit(X, Y, 1, callback=function)
 
 
 @pytest.mark.parametrize("function", [1, "print", lambda: 1.0, lambda progress, more: 1.0, [len]])
@@ -669,6 +694,10 @@ def test_whole_numbers_are_classes_whatever_their_dtype():
 
 def test_positions_to_prune_are_those_of_weights():
     trainer = fp.Trainer(fp.MLP([4, 3]))
+    for bad in (None, 3, [[1, 2]], [0.5], ["a"], np.ma.masked_equal([1, 2], 1)):
+        with pytest.raises(ValueError, match="removed: expected integers"):
+            trainer.prune(bad)
+    trainer.prune([])
     for position in (-1, 12):
         with pytest.raises(ValueError, match=r"removed: expected positions in 0 .. 11"):
             trainer.prune(np.array([0, position]))
@@ -705,13 +734,24 @@ def test_a_network_that_is_not_finite_to_begin_with_is_refused():
     network = fp.MLP([4, 8, 1], initialization=1e30)
     for epochs in (0, 2):
         with pytest.raises(
-            ValueError, match=r"network: expected all to be finite to begin with, but the loss is (nan|inf)"
+            ValueError, match=r"network: expected a finite loss and weights to begin with, got (nan|inf) for the loss"
         ):
             fp.Trainer(network).fit(X, Y / 2, epochs)
         assert network.loss is None
 
 
-@pytest.mark.parametrize("factor", ["fast", [1.0, 2.0], None])
+def test_a_rate_that_the_schedule_makes_infinite_is_refused():
+    for schedule, message in (
+        (lambda _: 1e308, "learning_rate: expected a finite one after the schedule's factor, got 1e[+]10"),
+        (lambda _: np.longdouble("1e4000"), r"learning_rate_schedule: expected factors in \[0, inf\), got inf"),
+    ):
+        network = fp.MLP([4, 3])
+        with pytest.raises(ValueError, match=message):
+            fp.Trainer(network, learning_rate=1e10, learning_rate_schedule=schedule).fit(X, Y, 1)
+        assert network.loss is None
+
+
+@pytest.mark.parametrize("factor", ["fast", "0.5", [1.0], [1.0, 2.0], None, 10**400, np.ones((2, 2))])
 def test_a_schedule_that_returns_no_number_is_refused(factor):
     with pytest.raises(ValueError, match=r"learning_rate_schedule: expected factors in \[0, inf\), got"):
         fp.Trainer(fp.MLP([4, 3]), learning_rate_schedule=lambda _: factor).fit(X, Y, 1)

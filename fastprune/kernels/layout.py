@@ -135,4 +135,4 @@ class Span(NamedTuple):
     losses: npt.NDArray[np.float64]  # (S,) receive each batch's summed loss and right answers,
     hits: Ints  # (S,) both from before the update
     step: int  # the first step takes batch number `step` modulo the batches of an epoch
-    updates: int  # the optimizer's updates before it; keys what is random
+    updates: Ints  # (1,) the optimizer's updates so far, counted up by each step; keys what is random

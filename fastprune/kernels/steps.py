@@ -265,6 +265,7 @@ def train_steps(
     They are fewer if a loss was not finite, which ends the call before that step's update, and none if another thread
     of the team never came.
     """
+    updates = span.updates[0]  # read by all before one can count it up
     if not wait(team):
         return 0
     count = samples.x.shape[0]
@@ -275,10 +276,10 @@ def train_steps(
         number = (span.step + s) % batches
         if batches > 1 and (s == 0 or number == 0):
             if team.thread == 0:
-                shuffle(workspace.order, derive(shuffles, span.updates + s - number))
+                shuffle(workspace.order, derive(shuffles, updates + s - number))
             wait(team)
         start = number * recipe.batch
-        key = derive(drops, span.updates + s)
+        key = derive(drops, updates + s)
         batch = Batch(start, min(start + recipe.batch, count), key)
         if batches > 1 or s == 0 or workspace.keep[0] < 1:  # a batch of all samples is the same at each step
             gather_batch(workspace, layout, samples.x, batch, team)
@@ -301,7 +302,9 @@ def train_steps(
             if layer > 0:
                 input_gradient(workspace, layout, layer, parameters.values, batch, team)
             wait(team)
-        update_step(parameters, layout.biases[0], recipe.update, span.rates[s], span.updates + s, team)
+        update_step(parameters, layout.biases[0], recipe.update, span.rates[s], updates + s, team)
+        if team.thread == 0:
+            span.updates[0] = updates + s + 1
         wait(team)
     return span.rates.size
 

@@ -3,14 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code, see `fastprune.sweep.command`."""
-    from fastprune.sweep import command  # here, for what is done below until it is imported
-
-    return command.main(arguments)
 
 
 def _end(*_: object) -> None:
@@ -19,13 +11,14 @@ def _end(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # elsewhere it is ignored
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # elsewhere it is ignored
+    if ours:
         # The end at once: an exception in the middle of an import gets lost, or comes out as another one.
         signal.signal(signal.SIGINT, _end)
-    import fastprune.sweep.command  # noqa: F401 - it takes a second
+    from fastprune.sweep.command import main  # it takes a second
 
-    signal.signal(signal.SIGINT, before)
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     code = main()
     if code == 130:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would find nothing left to stop

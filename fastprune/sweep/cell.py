@@ -140,13 +140,9 @@ _known: dict[str, Data] = {}  # by key, to this process; the latest last
 _sources: dict[str, Source] = {}
 
 
-def prepare_worker(sources: Mapping[str, Source]) -> None:
-    """Make this process one that works for another on the same machine.
-
-    It reads data itself, as the other one has just done; and it does not print warnings: records have what they say.
-    """
+def read_here(sources: Mapping[str, Source]) -> None:
+    """Let this process read data itself: it is on the machine of whoever sends tasks, who has just read them."""
     _sources.update(sources)
-    warnings.simplefilter("ignore", TrainingWarning)
 
 
 def work(task: Task) -> tuple[bytes, Record] | None:
@@ -163,6 +159,14 @@ def work(task: Task) -> tuple[bytes, Record] | None:
     if len(_known) > _MOST:
         del _known[next(iter(_known))]
     return advance(task.settings, task.round, task.state, data, task.threads)
+
+
+def leave_it_to_records() -> None:
+    """Print no warning of trainings that a sweep makes: its records say the same.
+
+    Filters belong to the process, not to the thread, so this one is for the sweep's own modules only, and it stays.
+    """
+    warnings.filterwarnings("ignore", category=TrainingWarning, module=r"fastprune\.sweep\.")
 
 
 def advance(settings: Settings, round: int, state: bytes | None, data: Data, threads: int) -> tuple[bytes, Record]:
@@ -194,6 +198,7 @@ def advance(settings: Settings, round: int, state: bytes | None, data: Data, thr
     DivergenceError
         If dense training diverges.
     """
+    leave_it_to_records()
     trainer, pruner = _prepare(settings, network(settings, data))
     trainer.n_jobs = threads
     if state is None:

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from fastprune.datasets import Dataset
-from fastprune.sweep.cell import Data, Record, Source, Task, advance, prepare_worker, work
+from fastprune.sweep.cell import Data, Record, Source, Task, advance, read_here, work
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.executors import Processes, cluster
 from fastprune.sweep.store import Progress, Store
@@ -134,9 +134,7 @@ def hired(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
         return
     cores = count_threads("jobs", -1)
     jobs = min(cores if sweep.jobs == -1 else sweep.jobs, len(sweep.cells))
-    processes = Processes(
-        jobs, functools.partial(prepare_worker, {data(c).key: _source(sweep, c) for c in sweep.cells})
-    )
+    processes = Processes(jobs, functools.partial(read_here, {data(c).key: _source(sweep, c) for c in sweep.cells}))
     try:
         yield Workers(processes, lambda: jobs, sweep.threads or max(1, cores // jobs))
     finally:
@@ -160,10 +158,11 @@ def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str
 
 def compile_kernels() -> None:
     """Compile what a cell needs, and leave it in the cache for the workers."""
+    rng = np.random.default_rng(0)
     y = np.arange(40) % 3
-    x = np.eye(8, dtype=np.float32)[y]
+    x = rng.normal(size=(40, 8)).astype(np.float32)
     data = Data.of(Dataset("none", x, y, x, y), 0.5)
-    cell = Settings(hidden=(40,), epochs=10, rule="sparsity", final_sparsity=0.5, rounds=1, retrain_epochs=1)
+    cell = Settings(hidden=(40,), epochs=1, rule="sparsity", final_sparsity=0.5, rounds=1, retrain_epochs=1)
     state, _ = advance(cell, 0, None, data, 1)
     advance(cell, 1, state, data, 1)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastprune import check
-from fastprune.files import atomic_write, is_file
+from fastprune.files import is_file, write_text
 from fastprune.kernels.jit import is_compiled
 from fastprune.kernels.steps import train_steps
 from fastprune.sweep.cell import check_settings
@@ -95,9 +95,9 @@ def run_sweep(
         done = store.load(sweep.cells)
         check_data(sweep, data, done)
         if again := store.reopen(done):
-            display.say(f"{folder} lacks files of {again} of the cells; these are begun again.")
+            display.say(f"Files of {again} of the cells are missing in {folder}; they run again.")
             done = store.load(sweep.cells)
-        _write(folder / "sweep.toml", sweep.to_toml())
+        write_text(folder / "sweep.toml", sweep.to_toml())
         try:
             for name, about in {cell.dataset: data(cell) for cell in sweep.cells}.items():
                 display.data(name, about, sweep.axis("hidden"))
@@ -138,8 +138,3 @@ def make_report(folder: Path) -> list[Path]:
         raise ValueError(f"report: expected a sweep with a finished round, got {str(folder)!r} without")
     results.write(folder)
     return [folder / "results.csv", write_report(results, [], folder)]
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())

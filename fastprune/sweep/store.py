@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from fastprune.files import atomic_write, read_npz, remove_parts
+from fastprune.files import atomic_write, read_npz, remove_parts, write_text
 from fastprune.sweep.cell import Record, saved_network
 from fastprune.sweep.config import DENSE, FIELDS, Settings
 
@@ -181,7 +181,7 @@ class Store:
                 if path.stem.rpartition("-")[0] in finished:
                     path.unlink()
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            _write_text(
+            write_text(
                 self.store / "holder.json",
                 json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}),
             )
@@ -221,9 +221,9 @@ class Store:
         return done
 
     def reopen(self, done: Mapping[str, Progress]) -> int:
-        """Let go of what is done of cells of which files are missing, so that they are begun again; how many.
+        """Drop the records of cells whose files are missing, so that they run again; return how many.
 
-        It is no loss: they come to the same. `done` is as `load` gives it, and the store is locked.
+        The results will be the same. `done` is as `load` gives it, and the store is locked.
         """
         there = {path for folder in (self._dense, self._rounds, self.networks) for path in folder.iterdir()}
         count = 0
@@ -268,7 +268,7 @@ class Store:
         if last and progress.finished:
             network = saved_network(cell, state if best == last else self.state(cell, best))
             network.save(self.network(cell))
-            _write_text(self._cells / f"{cell.digest}.jsonl", progress.to_text())
+            write_text(self._cells / f"{cell.digest}.jsonl", progress.to_text())
             keep = set()
         else:
             with atomic_write(self._path(cell, last)) as file:
@@ -289,6 +289,8 @@ class Store:
         try:
             text = path.read_text() if path.suffix == ".jsonl" else str(read_npz(path, ["progress"])["progress"])
             return Progress.from_text(text, cell)
+        except MemoryError:
+            raise  # the file may be fine
         except Exception as error:  # of whatever kind: the file may hold any nonsense
             if not path.exists():
                 raise FileNotFoundError(path) from error
@@ -317,11 +319,6 @@ def _lock(path: Path, holder: Callable[[], str]) -> sqlite3.Connection:
             raise ValueError(f"out: expected a folder that no other command works on, got {holder()}") from None
         raise OSError(f"{str(path)!r}: expected a file to lock, got an error: {error}") from error
     return lock
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
 
 
 def _names(folder: Path) -> set[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fastprune.datasets import load_dataset
-from fastprune.files import atomic_write
+from fastprune.files import write_text
 from fastprune.kernels.jit import is_compiled
 from fastprune.kernels.steps import train_steps
 from fastprune.network import MLP
@@ -120,8 +120,7 @@ def run(
         return failures
     rows = read_rows(out / "results.csv")  # rounded: tables and pictures are those of the file
     text = f"{tables(rows)}\n{_circumstances(seeds, full, workers, time.perf_counter() - started)}\n"
-    with atomic_write(out / "tables.md") as file:
-        file.write(text.encode())
+    write_text(out / "tables.md", text)
     say(f"\n{text}")
     if full:
         scans = [results[i].arrays for i, task in enumerate(todo) if task.function is study.sensitivity]

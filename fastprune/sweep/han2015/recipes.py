@@ -8,6 +8,7 @@ from fastprune import schedules
 from fastprune.datasets import Dataset
 from fastprune.network import MLP
 from fastprune.pruner import Pruner
+from fastprune.sweep.cell import leave_it_to_records
 from fastprune.trainer import Trainer
 
 HIDDEN = (300, 100)
@@ -64,6 +65,7 @@ def chain(recipe: Recipe, data: Dataset, seed: int) -> Iterator[Stage]:
 
     It ends early where retraining collapses.
     """
+    leave_it_to_records()
     network = MLP([data.features, *HIDDEN, data.outputs], seed=seed)
     trainer = Trainer(
         network,

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from fastprune.files import atomic_write
+from fastprune.files import write_text
 from fastprune.network import load
 from fastprune.sweep.cell import saved_network
 from fastprune.sweep.config import FIELDS, written
@@ -70,8 +70,7 @@ def write_report(results: Results, failures: Sequence[Failure], folder: Path) ->
         use=html.escape(_use(results)),
         versions=html.escape(_versions()),
     )
-    with atomic_write(folder / "report.html") as file:
-        file.write(text.encode())
+    write_text(folder / "report.html", text)
     return folder / "report.html"
 
 
