@@ -40,7 +40,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             part.unlink()
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, os.fspath(part)):
-            error.filename, error.filename2 = os.fspath(target), None  # the name the caller knows
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from error  # the name the caller knows
         raise
     _sync_folder(target.parent)
 

@@ -189,13 +189,14 @@ def test_a_run_stands_between_rounds(trainer, work):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_a_fit_leaves_what_it_has_learned(trainer, work, n_jobs):
     trainer.n_jobs = n_jobs
+    before = set(threading.enumerate())
     start = trainer.snapshot()
     learned = set()
     for moment in each_interrupt(lambda: trainer.fit(X, Y, 2, validation=(X[:9], Y[:9])), stride=29):
         trainer.network.state.check()
         updates = int((trainer.network.state.updates - start.updates)[0])
         learned.add(updates)
-        for thread in set(threading.enumerate()) - {threading.main_thread()}:
+        for thread in set(threading.enumerate()) - before:
             thread.join(10)  # a pool that was cut off before its end lets go of its threads in a moment
             assert not thread.is_alive()
         assert (updates > 0) == (trainer.network.values != start.values).any()

@@ -183,7 +183,7 @@ def test_what_a_killed_command_left_behind_is_cleared_away(whole, tmp_path):
     cell = next((folder / "store" / "cells").iterdir()).stem
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     assert len(folders) == 7
-    left = [path / ".results.csv.0123456789abcdef.part" for path in folders]
+    left = [path / ".0123456789abcdef.part" for path in folders]
     left.append(folder / "store" / "rounds" / f"{cell}-4.npz")
     mine = folder / "plots" / ".mine.part"
     for path in (*left, mine):
@@ -234,7 +234,7 @@ def test_a_cell_under_way_of_which_the_best_round_is_gone_is_begun_again(whole, 
     kept[0].unlink()
     result = sweep(*GRID, "--out", folder, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "lacks files of 1 of the cells" in result.stdout
+    assert "Files of 1 of the cells are missing" in result.stdout
     assert outcome(folder) == outcome(whole)
 
 
