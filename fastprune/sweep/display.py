@@ -93,7 +93,7 @@ class Display:
 
     def compiling(self) -> None:
         """Say why nothing happens."""
-        self.say("Compiling, once: this takes some 15 seconds.")
+        self.say("Compiling, once: this takes 15 to 30 seconds.")
 
     def started(self, cell: Settings, round: int) -> None:
         """Open a line."""
