@@ -680,8 +680,11 @@ def _fault(state: State, evaluation: Evaluation) -> tuple[str, str] | None:
 
 def _rates(rate: float, schedule: LearningRates, steps: int) -> Floats:
     """The learning rate of each step."""
-    values = [schedule(step / steps) for step in range(steps)]
     expected = "learning_rate_schedule: expected factors in [0, inf)"
+    try:
+        values = [schedule(step / steps) for step in range(steps)]
+    except TypeError as error:  # it takes no number
+        raise ValueError(f"{expected}, got an error: {error}") from error
     try:
         factors = np.array(values or np.empty(0))
     except ValueError:  # lists of different lengths

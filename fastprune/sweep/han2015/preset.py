@@ -87,7 +87,7 @@ def run(
     todo = tasks(of, seeds, data_dir, full)
     workers = min(count_threads("n_jobs", -1), len(todo))
     if not is_compiled(train_steps):
-        say("Compiling, once: this takes some 15 seconds.")
+        say("Compiling, once: this takes 15 to 30 seconds.")
         Trainer(MLP([2, 2])).fit(np.eye(2), [0, 1], 1)
     say(f"{len(todo)} tasks, {workers} at a time; seeds {', '.join(map(str, seeds))}")
     started = time.perf_counter()
