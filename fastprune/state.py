@@ -93,7 +93,7 @@ class State:
         """
         if not isinstance(self.storage, Storage):
             raise ValueError(f"storage: expected a Storage, got {type(self.storage).__name__}")
-        size, live = self.storage.live.size, self.storage.live > 0
+        size, pruned = self.storage.live.size, np.flatnonzero(self.storage.live == 0)
         for name, vector in zip(_VECTORS, self.vectors, strict=True):
             if not isinstance(vector, np.ndarray) or vector.dtype not in (np.float32, np.float64):
                 raise ValueError(f"{name}: expected an array of float32 or float64, got {vector!r:.60}")
@@ -103,7 +103,7 @@ class State:
                 raise ValueError(f"{name}: expected shape ({size},), got {vector.shape}")
             if not all_finite(vector):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-            if vector.size and vector[~live].any():
+            if vector.size and vector[pruned].any():
                 raise ValueError(f"{name}: expected 0 where the weight is pruned")
         if self.square.size and self.square.min() < 0:
             raise ValueError("square: expected numbers of at least 0")
