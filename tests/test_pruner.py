@@ -64,7 +64,7 @@ def test_the_loop(digits):
 def test_pruning_beats_pruning_without_retraining(digits):
     network, trainer = dense(digits)
     history = fp.Pruner(trainer, schedule=[0.9]).run(digits.x_train, digits.y_train, 10)
-    assert history[0].before.train.accuracy < 0.85 < 0.95 < history[0].after.train.accuracy  # 69 and 98.7 %
+    assert history[0].before.train.accuracy < 0.8 < 0.98 < history[0].after.train.accuracy
     assert network.sparsity == pytest.approx(0.9, abs=1e-4)
 
 

@@ -41,7 +41,7 @@ def test_it_learns(optimizer, activation, batch_size):
         40, network_settings={"activation": activation}, optimizer=optimizer, learning_rate=rate, batch_size=batch_size
     )
     x, y = blobs()
-    assert history.train.accuracy > 0.85  # 91.7 % at the least; guesses give 33 %
+    assert history.train.accuracy > 0.9
     assert history.train.accuracy == (network.predict(x) == y).mean()
     assert network.loss == "softmax_cross_entropy"
     assert not history.train.collapsed
