@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import fastprune as fp
-from fastprune.kernels.layout import Samples
+from fastprune.evaluation import checked_samples, loss_of
+from fastprune.spans import prepare
 from fastprune.team import Threads
 
 MNIST = Path(__file__).parent / "mnist"
@@ -49,13 +50,13 @@ def layer_densities(network):
 
 def stepper(trainer, x, y, threads=1):
     """A call that makes one step for each batch of the samples, in one call of the kernel, as `fit` does."""
-    loss = trainer.loss_for(y)
-    outputs = trainer.network.sizes[-1]
-    labels = y.astype(np.int64) if loss == "softmax_cross_entropy" else np.empty(0, np.int64)
-    targets = np.empty((0, 0), x.dtype) if labels.size else y.astype(x.dtype).reshape(-1, outputs)
+    network = trainer.network
+    loss = loss_of(network, y)
+    samples = checked_samples(network, ("x", "y"), (x, y), loss)
     batch = min(trainer.batch_size or len(x), len(x))
     steps = len(x) // batch if trainer.batch_size else 20
-    run = trainer._prepare(Samples(x, labels, targets), batch, loss, Threads(threads))
+    network.state = trainer._state()
+    run = prepare(trainer, network.state, samples, batch, loss, Threads(threads))
     losses, hits, rates = np.empty(steps), np.empty(steps, np.int64), np.full(steps, trainer.learning_rate)
 
     def call():

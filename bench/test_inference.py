@@ -63,7 +63,7 @@ def onnx_logits(network):
         constants += [numpy_helper.from_array(w, f"w{i}"), numpy_helper.from_array(b, f"b{i}")]
         nodes.append(helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [f"z{i}"], transB=1))
         last = f"z{i}"
-        if i < network.layers - 1:
+        if i < network.n_layers - 1:
             nodes.append(helper.make_node("Relu", [last], [f"a{i}"]))
             last = f"a{i}"
     ends = [
@@ -83,7 +83,7 @@ def against(benchmark, samples, quick=False):
     trainer = trainer_of(fp.MLP(SIZES))
     trainer.fit(x, y, 1)
     network = pruned(trainer, DENSITY).network
-    frozen = network.sparsify()
+    frozen = network.freeze()
     rivals = {"NumPy": numpy_logits(network), "SciPy CSR": scipy_logits(network)}
     found = [] if quick else peers.installed("torch", "onnx", "onnxruntime")
     rivals |= {"PyTorch": torch_logits(network)} if "torch" in found else {}

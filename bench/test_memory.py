@@ -29,10 +29,10 @@ def test_retraining(benchmark):
     fp.Pruner(trainer, schedule=[0.98], scope="global").step()
     network = trainer.network
     dense = 3 * 4 * network.total_weights
-    standing = sum(v.nbytes for v in (network.values, network.live, network.state.velocity)) + sum(
-        part.nbytes for part in (*network.layout.outputs, *network.layout.inputs, network.layout.units)
-    )
-    standing += sum(w.pointers.nbytes for w in network.storage.weights)
+    state, layout = network.state, network.state.storage.layout
+    kept = state.values, state.velocity, state.storage.live, *layout.outputs, *layout.inputs, layout.units
+    standing = sum(array.nbytes for array in kept)
+    standing += sum(pattern.pointers.nbytes for pattern in state.storage.patterns)
     peak = benchmark.pedantic(lambda: peak_of(lambda: trainer.fit(x, y, 1)), rounds=1)
     assert (standing + peak) / dense < 0.2
     record(

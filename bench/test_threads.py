@@ -22,7 +22,7 @@ def test_two_threads(benchmark, sizes, density):
     one, two = stepper(first, x, y), stepper(second, x, y, threads=2)
     one()
     two()
-    np.testing.assert_array_equal(first.network.values, second.network.values)
+    np.testing.assert_array_equal(first.network.state.values, second.network.state.values)
 
     def side_by_side():
         with ThreadPoolExecutor(1) as pool:

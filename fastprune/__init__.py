@@ -14,8 +14,11 @@ __all__ = [
     "Evaluation",
     "Event",
     "FrozenMLP",
+    "Gradient",
     "History",
+    "Layer",
     "Progress",
+    "PruneHistory",
     "PruneRecord",
     "Pruner",
     "RoundRecord",
@@ -24,6 +27,7 @@ __all__ = [
     "State",
     "Trainer",
     "TrainingWarning",
+    "criteria",
     "load",
     "load_dataset",
     "make_binary_images",
@@ -31,27 +35,56 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fastprune import schedules
+    from fastprune import criteria, schedules
     from fastprune.datasets import Dataset, load_dataset, make_binary_images
-    from fastprune.evaluation import Evaluation
     from fastprune.frozen import FrozenMLP
+    from fastprune.gradients import Gradient
+    from fastprune.layer import Layer
     from fastprune.network import MLP, load
-    from fastprune.pruner import Event, Pruner, PruneRecord, RoundRecord, Scores
+    from fastprune.pruner import Pruner
+    from fastprune.records import (
+        DivergenceError,
+        Epoch,
+        Evaluation,
+        Event,
+        History,
+        Progress,
+        PruneHistory,
+        PruneRecord,
+        RoundRecord,
+        Scores,
+        TrainingWarning,
+    )
     from fastprune.sensitivity import Sensitivity
     from fastprune.state import State
-    from fastprune.trainer import DivergenceError, Epoch, History, Progress, Trainer, TrainingWarning
+    from fastprune.trainer import Trainer
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "criteria": [],
             "schedules": [],
             "datasets": ["Dataset", "load_dataset", "make_binary_images"],
-            "evaluation": ["Evaluation"],
             "frozen": ["FrozenMLP"],
+            "gradients": ["Gradient"],
+            "layer": ["Layer"],
             "network": ["MLP", "load"],
-            "pruner": ["Event", "PruneRecord", "Pruner", "RoundRecord", "Scores"],
+            "pruner": ["Pruner"],
+            "records": [
+                "DivergenceError",
+                "Epoch",
+                "Evaluation",
+                "Event",
+                "History",
+                "Progress",
+                "PruneHistory",
+                "PruneRecord",
+                "RoundRecord",
+                "Scores",
+                "TrainingWarning",
+            ],
             "sensitivity": ["Sensitivity"],
             "state": ["State"],
-            "trainer": ["DivergenceError", "Epoch", "History", "Progress", "Trainer", "TrainingWarning"],
+            "trainer": ["Trainer"],
         },
     )

@@ -1,7 +1,12 @@
-"""How a number of weights is shared out among layers."""
+"""How a number of weights is shared out among layers, and chosen in one."""
 
 from collections.abc import Sequence
 from itertools import pairwise
+
+import numpy as np
+
+from fastprune.kernels.layout import Floats, Ints
+from fastprune.kernels.select import mark_smallest
 
 
 def share_out(total: int, weights: Sequence[int], most: Sequence[int]) -> list[int]:
@@ -35,3 +40,22 @@ def erdos_renyi(total: int, sizes: Sequence[int]) -> list[int]:
     shapes = list(pairwise(sizes))
     ends = [fan_in + fan_out for fan_in, fan_out in shapes]
     return share_out(total, ends, [fan_in * fan_out for fan_in, fan_out in shapes])
+
+
+def choose(size: int, count: int, rng: np.random.Generator) -> Ints:
+    """So many of 0 .. size - 1, ascending, each set as likely as any other; in memory for `count`, not for `size`."""
+    if 2 * count > size:
+        return np.sort(rng.choice(size, count, replace=False, shuffle=False))
+    chosen = np.empty(0, np.int64)
+    while chosen.size < count:
+        chosen = np.unique(np.concatenate([chosen, rng.integers(size, size=count - chosen.size)]))
+    return chosen
+
+
+def lowest(scores: Floats, positions: Ints, count: int) -> Ints:
+    """Those `count` of `positions` whose scores are lowest, in ascending order; the first of equals."""
+    if count == positions.size:
+        return positions
+    marks = np.empty(positions.size, np.uint8)
+    mark_smallest(marks, np.empty(positions.size), scores[positions], count)
+    return positions[marks > 0]

@@ -3,7 +3,7 @@
 import inspect
 import numbers
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,6 +65,13 @@ def integer(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
     return int(value)
 
 
+def layer(name: str, value: Any, count: int) -> int:
+    """`value` as the number of one of `count` layers, from 0; negative ones count from the end."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not -count <= int(value) < count:
+        raise ValueError(f"{name}: expected layers in {-count} .. {count - 1}, got {shown(value)}")
+    return int(value) % count
+
+
 def boolean(name: str, value: Any) -> bool:
     """`value`, if it is True or False."""
     if not isinstance(value, bool):
@@ -124,6 +131,8 @@ def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDA
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} of unequal rows") from None
+    except (RuntimeError, TypeError) as error:  # a tensor that is on another device, or that gradients flow through
+        raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} ({error})") from None
     if array.dtype.kind in "SU" or (array.dtype == object and array.size and isinstance(array.flat[0], str)):
         raise ValueError(f"{name}: expected {expected}, got text{of_text.format(name)}")
     if array.dtype.kind not in "biuf":
@@ -140,12 +149,60 @@ def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: 
     return floats
 
 
-def positions(name: str, value: Any) -> Ints:
-    """`value` as an array of whole numbers (n,)."""
-    array = _numeric(name, value, "integers")
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ValueError(f"{name}: expected integers of shape (n,), got {array.dtype} {array.shape}")
-    return array.astype(np.int64)
+def arrays(name: str, value: Any, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> list[Floats]:
+    """`value` as one array of finite numbers for each of the shapes."""
+    given = _one_each(name, value, len(shapes))
+    found = []
+    for index, (one, shape) in enumerate(zip(given, shapes, strict=True)):
+        expected = f"finite {np.dtype(dtype)} of shape {shape}"
+        array = _numeric(f"{name}[{index}]", one, expected)
+        if array.shape != shape:
+            raise ValueError(f"{name}[{index}]: expected {expected}, got shape {array.shape}")
+        found.append(_floats(f"{name}[{index}]", array, dtype, expected))
+    return found
+
+
+def matrix(name: str, value: Any) -> npt.NDArray[Any]:
+    """`value` as an array of numbers with two axes."""
+    array = _numeric(name, value, "numbers of shape (fan_out, fan_in)")
+    if array.ndim != 2:
+        raise ValueError(f"{name}: expected numbers of shape (fan_out, fan_in), got shape {array.shape}")
+    return array
+
+
+def scores(name: str, value: Any, count: int) -> Floats:
+    """`value`, which a user's function gave, as so many numbers that can be ranked."""
+    expected = f"a function that gives {count} scores, one a live weight"
+    array = _numeric(name, value, expected)
+    if array.shape != (count,):
+        raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
+    if np.isnan(array).any():
+        raise ValueError(f"{name}: expected {expected}, got NaN")
+    return array.astype(np.float64)
+
+
+def masks(name: str, value: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.bool_] | None]:
+    """`value` as one mask for each of the shapes, or None where it has none; zeros and ones are masks, too."""
+    found: list[npt.NDArray[np.bool_] | None] = []
+    for index, (one, shape) in enumerate(zip(_one_each(name, value, len(shapes)), shapes, strict=True)):
+        if one is None:
+            found.append(None)
+            continue
+        expected = f"a boolean array of shape {shape}, or None"
+        array = _numeric(f"{name}[{index}]", one, expected)
+        if array.shape != shape:
+            raise ValueError(f"{name}[{index}]: expected {expected}, got shape {array.shape}")
+        if array.dtype != bool and not ((array == 0) | (array == 1)).all():
+            raise ValueError(f"{name}[{index}]: expected {expected}, got other numbers than 0 and 1")
+        found.append(array.astype(bool))
+    return found
+
+
+def _one_each(name: str, value: Any, count: int) -> list[Any]:
+    if not isinstance(value, list | tuple) or len(value) != count:
+        came = f"{len(value)} of them" if isinstance(value, list | tuple) else type(value).__name__
+        raise ValueError(f"{name}: expected a list of {count} arrays, one a layer, got {came}")
+    return list(value)
 
 
 def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:

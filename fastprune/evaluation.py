@@ -1,54 +1,70 @@
-"""How a network does on checked samples, and whether it has collapsed."""
+"""Checked samples, how a network does on them, and whether it has collapsed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from fastprune import check
 from fastprune.inference import forward
 from fastprune.kernels.layout import Floats, Samples
 from fastprune.kernels.loss import loss_and_gradient
+from fastprune.kernels.random import WATCH, derive, shuffle
 from fastprune.kernels.tile import LANES
-from fastprune.network import LOSSES
+from fastprune.network import LOSSES, MLP
+from fastprune.records import Evaluation
 from fastprune.state import State
 from fastprune.team import Threads
+
+LabelledSet = tuple[npt.ArrayLike, npt.ArrayLike]
+"""Samples and their labels."""
 
 _LOGITS = 2**18  # that are evaluated together
 
 _COLLAPSE = 0.99  # of what there is to learn from the labels
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a network does on a set of samples.
-
-    Attributes
-    ----------
-    loss : float
-        Mean over the samples, without penalties.
-    accuracy : float or None
-        Fraction of samples that are right, in [0, 1] (in every output, where there are several sigmoid outputs);
-        None for a regression.
-    collapsed : bool
-        Whether the network has learned nothing: it has `one_answer` although labels differ, and its loss is at least
-        99 % of the labels' entropy, which is the best that one answer can reach. For labels between 0 and 1, both are
-        measured above the loss that no network can beat.
-    one_answer : bool
-        Whether the network predicts one and the same class, or set of classes, for all samples; False for a regression.
-    """
-
-    loss: float
-    accuracy: float | None
-    collapsed: bool
-    one_answer: bool
+_WATCHED = 2048  # samples that tell a state from another: 2 % of an MNIST epoch, where all would take a third of it
 
 
 class TrainingSet(NamedTuple):
-    """Checked training samples, and those that are looked at between steps: all, or as many as tell states apart."""
+    """Checked training samples, and at most 2,048 of them, enough to compare states between steps."""
 
     samples: Samples
     watched: Samples
+
+
+def loss_of(network: MLP, y: npt.ArrayLike, named: str | None = None) -> str:
+    """The loss to train with: the network's, or the one that is named, or else the one that the labels choose."""
+    known = network.loss
+    if named is not None and check.one_of("loss", named, LOSSES) != (known or named):
+        raise ValueError(f"loss: expected {known!r}, which the network has, got {named!r}")
+    return known or named or check.infer_loss("y", y, network.sizes[-1])
+
+
+def checked_samples(network: MLP, name: str | tuple[str, str], pair: LabelledSet, loss: str) -> Samples:
+    """Samples and labels as kernels take them; errors call the pair, or its two parts, by `name`."""
+    x_name, y_name = name if isinstance(name, tuple) else (f"{name}[0]", f"{name}[1]")
+    x, y = check.pair(name if isinstance(name, str) else name[0], pair)
+    x = check.samples(x_name, x, network.sizes[0], network.dtype)
+    return Samples(x, *check.labels(y_name, y, len(x), network.sizes[-1], loss, network.dtype))
+
+
+def training_set(network: MLP, x: npt.ArrayLike, y: npt.ArrayLike, loss: str, seed: int) -> TrainingSet:
+    """Check x and y; the seed chooses the samples that are watched."""
+    samples = checked_samples(network, ("x", "y"), (x, y), loss)
+    count = len(samples.x)
+    if count <= _WATCHED:
+        return TrainingSet(samples, samples)
+    order = np.empty(count, np.int64)
+    # Compiled code gives back a Python integer, of which the next call would take the type from its size.
+    shuffle(order, np.uint64(derive(np.uint64(seed), WATCH)))
+    return TrainingSet(samples, part_of(samples, np.sort(order[:_WATCHED])))
+
+
+def part_of(samples: Samples, index: npt.NDArray[np.int64] | slice) -> Samples:
+    """Some of the samples."""
+    return Samples(*(array[index] if array.size else array for array in samples))
 
 
 def evaluate(state: State, samples: Samples, loss: str, threads: Threads) -> Evaluation:

@@ -1,15 +1,18 @@
 """The frozen form of a network, for inference only."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fastprune.inference import Predictor, forward
+from fastprune.base import Network
+from fastprune.inference import forward
 from fastprune.kernels.activation import activate_forward
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.kernels.simd import BYTES, WIDE
 from fastprune.kernels.single import COLUMNS, PANELS, forward_one
-from fastprune.storage import aligned_empty, from_positions
+from fastprune.layer import Layer
+from fastprune.state import State
+from fastprune.storage import aligned_empty
 from fastprune.team import Threads
 
 # So many samples are done faster one by one than in a tile, which has at least 16 lanes.
@@ -28,9 +31,16 @@ class Part(NamedTuple):
     values: Floats
     biases: Floats
 
+    @classmethod
+    def of(cls, layer: Layer) -> Self:
+        """What a layer has."""
+        values, columns, pointers = layer.csr
+        rows = np.repeat(np.arange(pointers.size - 1), np.diff(pointers))
+        return cls(rows, columns.astype(np.int64), values, layer.bias)
 
-class FrozenMLP(Predictor):
-    """A network of which only what the outputs depend on is left, for inference. `MLP.sparsify` makes it.
+
+class FrozenMLP(Network):
+    """A network of which only what the outputs depend on is left, for inference. `MLP.freeze` makes it.
 
     Attributes
     ----------
@@ -47,61 +57,65 @@ class FrozenMLP(Predictor):
     --------
     >>> import fastprune as fp
     >>> network = fp.MLP([64, 300, 10], density=0.02, loss="softmax_cross_entropy")
-    >>> frozen = network.sparsify()
+    >>> frozen = network.freeze()
     >>> frozen.predict([[0.5] * 64]).shape
     (1,)
     """
 
-    def __init__(
-        self, sizes: list[int], parts: list[Part], activation: int, loss: str | None, dtype: np.dtype[Any]
-    ) -> None:
-        self.sizes, parts = _fold_constants(*_drop_unread(sizes, parts), activation)
-        self.loss, self.dtype = loss, dtype
-        self.live_weights = sum(part.values.size for part in parts)
+    _frozen = True
 
-        # By row, for tiles.
-        positions = [part.rows * fan_in + part.columns for part, fan_in in zip(parts, self.sizes[:-1], strict=True)]
-        storage = from_positions(self.sizes, ["auto"] * len(parts), activation, positions)
-        self._layout = storage.layout
-        self._values = np.zeros(storage.live.size, dtype)
-        self._values[storage.live > 0] = np.concatenate([*(p.values for p in parts), *(p.biases for p in parts)])
+    def __init__(self, state: State, loss: str | None) -> None:
+        self.state, self.loss = state, loss
+        self._outputs, self._code = self.sizes[-1], state.storage.layout.activation
 
-        # By input, for single samples.
-        self._narrow = BYTES // dtype.itemsize
+        # For single samples, weights by input instead of by output.
+        self._narrow = BYTES // self.dtype.itemsize
         panel = WIDE * self._narrow
         self._widest = max(_filled(size, panel) for size in self.sizes)
         forms, structure, values = [], [], []
-        for part, fan_in, fan_out in zip(parts, self.sizes[:-1], self.sizes[1:], strict=True):
+        for index in range(self.n_layers):
+            part, (fan_out, fan_in) = Part.of(self.layer(index)), self.layer(index).shape
             filled = _filled(fan_out, panel)
             values.append(np.pad(part.biases, (0, filled - fan_out)))
             cells = part.columns * filled + part.rows // self._narrow * self._narrow
             cells, block = np.unique(cells, return_inverse=True)
             if filled * fan_in <= self._narrow * (cells.size + _INPUT_COST * fan_in):
                 forms.append(PANELS)
-                panels = np.zeros((filled // panel, fan_in, panel), dtype)
+                panels = np.zeros((filled // panel, fan_in, panel), self.dtype)
                 panels[part.rows // panel, part.columns, part.rows % panel] = part.values
                 values.append(panels.reshape(-1))
             else:
                 forms.append(COLUMNS)
-                blocks = np.zeros((cells.size, self._narrow), dtype)
+                blocks = np.zeros((cells.size, self._narrow), self.dtype)
                 blocks[block, part.rows % self._narrow] = part.values
                 structure += [np.searchsorted(cells, np.arange(fan_in + 1) * filled), cells % filled]
                 values.append(blocks.reshape(-1))
-        self._structure = np.concatenate([[len(parts), *self.sizes, *forms], *structure]).astype(np.int32)
-        self._columns = aligned_empty((sum(part.size for part in values),), dtype)
+        self._structure = np.concatenate([[self.n_layers, *self.sizes, *forms], *structure]).astype(np.int32)
+        self._columns = aligned_empty((sum(part.size for part in values),), self.dtype)
         np.concatenate(values, out=self._columns, casting="same_kind")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what the rest follows from."""
+        return FrozenMLP, (self.state, self.loss)
 
     def _logits(self, x: Floats) -> Floats:
         if len(x) > _SINGLES:
-            return forward(x, self._values, self._layout, Threads(1))
-        out = np.empty((len(x), self.sizes[-1]), self.dtype)
+            return forward(x, self.state.values, self.state.storage.layout, Threads(1))
+        out = np.empty((len(x), self._outputs), self.dtype)
         scratch, active = np.empty(2 * self._widest + self._narrow, self.dtype), np.empty(self._widest, np.int32)
         for sample in range(len(x)):
-            forward_one(out, scratch, active, x, sample, self._structure, self._columns, self._layout.activation)
+            forward_one(out, scratch, active, x, sample, self._structure, self._columns, self._code)
         return out
 
-    def __repr__(self) -> str:
-        return f"FrozenMLP({self.sizes}, dtype={self.dtype.name!r}, loss={self.loss!r}, live={self.live_weights})"
+
+def freeze(network: Network) -> FrozenMLP:
+    """What the outputs of a network depend on; see `MLP.freeze`."""
+    code = network.state.storage.layout.activation
+    parts = [Part.of(network.layer(index)) for index in range(network.n_layers)]
+    sizes, parts = _fold_constants(*_drop_unread(network.sizes, parts), code)
+    state = State.empty(sizes, ["auto"] * len(parts), code, network.dtype)
+    state = state.with_live([part.rows * fan_in + part.columns for part, fan_in in zip(parts, sizes[:-1], strict=True)])
+    return FrozenMLP(state.with_values([part.values for part in parts], [part.biases for part in parts]), network.loss)
 
 
 def _filled(size: int, panel: int) -> int:

@@ -1,40 +1,40 @@
-"""The network: its layers, its parameters and masks, its predictions, and its file."""
+"""The network that is trained and pruned: how it is made, and what comes in from elsewhere."""
+
+from __future__ import annotations
 
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from fastprune import check
-from fastprune.allocation import erdos_renyi
-from fastprune.files import atomic_write, read_npz
-from fastprune.frozen import FrozenMLP, Part
-from fastprune.inference import Predictor, forward
-from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
-from fastprune.kernels.layout import Bytes, Floats, Ints, Layout
+from fastprune.allocation import choose, erdos_renyi
+from fastprune.base import ACTIVATIONS, FORMAT, Network
+from fastprune.files import read_npz
+from fastprune.frozen import FrozenMLP, freeze
+from fastprune.inference import forward
+from fastprune.kernels.layout import Floats, Ints
 from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from fastprune.kernels.tile import all_finite
 from fastprune.state import State
-from fastprune.storage import EXECUTIONS, Storage, from_positions, positions_of, stored_sparsely
+from fastprune.storage import EXECUTIONS, positions_of, stored_sparsely
 from fastprune.team import Threads
 
-ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
 INITIALIZATIONS = ("he", "glorot")
 LOSSES = {
     "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
     "sigmoid_cross_entropy": SIGMOID_CROSS_ENTROPY,
     "mean_squared_error": MEAN_SQUARED_ERROR,
 }
-_FORMAT = 1
 
 
-class MLP(check.Checked, Predictor):
+class MLP(check.Checked, Network):
     """A multilayer perceptron whose weights can be pruned.
 
     Parameters
@@ -88,6 +88,7 @@ class MLP(check.Checked, Predictor):
     MLP([64, 300, 100, 10], activation='relu', dtype='float32', loss=None, live=50200/50200)
     """
 
+    _frozen = False
     _checks = {"loss": check.optional(functools.partial(check.one_of, choices=LOSSES))}  # noqa: RUF012
 
     def __init__(
@@ -102,129 +103,147 @@ class MLP(check.Checked, Predictor):
         density: float = 1.0,
         execution: str | Sequence[str] = "auto",
     ) -> None:
-        self._configure(sizes, activation, loss, dtype)
+        units = _sizes(sizes)
+        total = [fan_in * fan_out for fan_in, fan_out in pairwise(units)]
         if isinstance(initialization, str):
             check.one_of("initialization", initialization, INITIALIZATIONS)
         else:
             check.number("initialization", initialization, "(0, inf)")
         seed = check.integer("seed", seed, 0, 2**64 - 1)
         density = check.number("density", density, "(0, 1]")
-        live = erdos_renyi(max(1, round(density * self.total_weights)), self.sizes)
-        how = _executions(execution, self.layers)
-        for one, (fan_in, fan_out), count in zip(how, pairwise(self.sizes), live, strict=True):
+        counts = erdos_renyi(max(1, round(density * sum(total))), units)
+        how = _executions(execution, len(total))
+        for one, (fan_in, fan_out), count in zip(how, pairwise(units), counts, strict=True):
             stored_sparsely(one, fan_in, fan_out, count)  # refuses what cannot be, before memory is taken
         positions = [
-            None if count == size else _choose(size, count, np.random.default_rng([seed, layer, 1]))
-            for layer, (count, size) in enumerate(zip(live, self.layer_sizes, strict=True))
+            None if count == size else choose(size, count, np.random.default_rng([seed, layer, 1]))
+            for layer, (count, size) in enumerate(zip(counts, total, strict=True))
         ]
-        self._store(positions, how)
-        for layer, (low, high) in enumerate(pairwise(self.layout.weights)):
-            where = positions[layer] if self.storage.weights[layer] is None else None
-            values = self.values[low:high]
-            with np.errstate(over="ignore"):  # what overflows is found below
-                values[slice(None) if where is None else where] = _initial(
-                    live[layer], self.sizes[layer : layer + 2], initialization, np.random.default_rng([seed, layer])
-                )
-        if not all_finite(self.values):
+        self._begin(units, activation, loss, dtype, how, positions)
+        values = (
+            _initial(count, units[layer : layer + 2], initialization, np.random.default_rng([seed, layer]))
+            for layer, count in enumerate(counts)
+        )
+        with np.errstate(over="ignore"):  # what overflows is found below
+            state = self.state.with_values(values, [np.zeros(size) for size in units[1:]])
+        if not all_finite(state.values):
             raise ValueError(f"initialization: expected weights that {self.dtype} can hold, got {initialization!r}")
+        self.state = state
 
-    def _configure(self, sizes: Sequence[int], activation: str, loss: str | None, dtype: npt.DTypeLike) -> None:
-        if isinstance(sizes, np.ndarray):
-            sizes = sizes.tolist()
-        if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < 2:
-            raise ValueError(f"sizes: expected at least two layer sizes, got {sizes!r}")
-        self.sizes = [check.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
-        if self.total_weights > 2**60:
-            raise ValueError(f"sizes: expected weights that can be counted, got {sizes}")
-        self.activation = check.one_of("activation", activation, ACTIVATIONS)
+    def _begin(
+        self,
+        sizes: list[int],
+        activation: str,
+        loss: str | None,
+        dtype: npt.DTypeLike,
+        execution: str | Sequence[str],
+        positions: Sequence[Ints | None],
+    ) -> None:
+        """Make room for these live weights, which are 0."""
+        code = ACTIVATIONS[check.one_of("activation", activation, ACTIVATIONS)]
+        how = _executions(execution, len(sizes) - 1)
         self.loss = loss
-        self.dtype = _dtype(dtype)
+        self.state = State.empty(sizes, how, code, _dtype(dtype)).with_live(positions)
 
-    def _store(self, positions: Sequence[Ints | None], execution: list[str]) -> None:
-        """Make room for the parameters; where layers are sparse, for the live weights at `positions` only."""
-        # What the package's own modules share, and all that changes later. Not part of the interface.
-        storage = from_positions(self.sizes, execution, ACTIVATIONS[self.activation], positions)
-        self.state = State.of(storage, self.dtype)
+    @classmethod
+    def from_weights(
+        cls,
+        weights: Sequence[ArrayLike],
+        biases: Sequence[ArrayLike] | None = None,
+        masks: Sequence[ArrayLike | None] | None = None,
+        *,
+        activation: str = "relu",
+        loss: str | None = None,
+        dtype: npt.DTypeLike = "float32",
+        execution: str | Sequence[str] = "auto",
+    ) -> MLP:
+        """Make a network of weights from elsewhere.
 
-    @property
-    def storage(self) -> Storage:
-        """How the parameters are stored; not part of the interface."""
-        return self.state.storage
+        Parameters
+        ----------
+        weights : sequence of array_like (fan_out, fan_in)
+            One matrix a layer, as PyTorch's `Linear.weight` has it (scikit-learn's `coefs_` are transposed).
+        biases : sequence of array_like (fan_out,), optional
+            0, if not given.
+        masks : sequence of array_like (fan_out, fan_in) or None, optional
+            Which weights are live: booleans, or zeros and ones; None stands for all. What is written in `weights` for
+            the others does not matter.
+        activation, loss, dtype, execution
+            As for `MLP`.
 
-    @property
-    def values(self) -> Floats:
-        """The parameters as they are stored; not part of the interface."""
-        return self.state.values
+        Returns
+        -------
+        MLP
 
-    @property
-    def layout(self) -> Layout:
-        """Where the parameters lie in `values`; not part of the interface."""
-        return self.storage.layout
+        Raises
+        ------
+        ValueError
+            If an argument is not as described, or the layers do not fit together.
 
-    @property
-    def live(self) -> Bytes:
-        """Which of the stored parameters are live; not part of the interface."""
-        return self.storage.live
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> fp.MLP.from_weights([[[1.0, -2.0]]], [[0.5]], loss="mean_squared_error").predict([[3.0, 1.0]])
+        array([1.5], dtype=float32)
+        """
+        if not isinstance(weights, list | tuple) or not weights:
+            raise ValueError(f"weights: expected a list of at least one matrix, got {type(weights).__name__}")
+        shapes = [np.shape(check.matrix(f"weights[{index}]", matrix)) for index, matrix in enumerate(weights)]
+        for index, (below, above) in enumerate(pairwise(shapes)):
+            if above[1] != below[0]:
+                raise ValueError(f"weights[{index + 1}]: expected ({above[0]}, {below[0]}), got shape {above}")
+        network = cls.__new__(cls)
+        sizes = _sizes([shapes[0][1], *(shape[0] for shape in shapes)])
+        network._begin(sizes, activation, loss, dtype, execution, [None] * len(shapes))
+        zeros = [np.zeros(size) for size in sizes[1:]]
+        network.set_weights(weights, zeros if biases is None else biases, masks)
+        return network
 
-    @property
-    def execution(self) -> list[str]:
-        """How each layer is stored and run at present: "dense" or "sparse"."""
-        return self.storage.runs
+    def set_weights(
+        self,
+        weights: Sequence[ArrayLike],
+        biases: Sequence[ArrayLike] | None = None,
+        masks: Sequence[ArrayLike | None] | None = None,
+    ) -> None:
+        """Replace all weights, and with them biases and masks, if these are given.
 
-    @property
-    def layers(self) -> int:
-        """Number of layers of weights: one less than `sizes` names."""
-        return len(self.sizes) - 1
+        What an optimizer keeps of a weight stays, if the weight was live before and still is.
 
-    @property
-    def weights(self) -> list[Floats]:
-        """Copies of the weights, one (fan_out, fan_in) array a layer; pruned weights are 0."""
-        return [self._scattered(layer, self.values[low:high]) for layer, (low, high) in self._bounds()]
+        Parameters
+        ----------
+        weights : sequence of array_like (fan_out, fan_in)
+            One matrix a layer. What is written for weights that are not live does not matter.
+        biases : sequence of array_like (fan_out,), optional
+            As they are, if not given.
+        masks : sequence of array_like (fan_out, fan_in) or None, optional
+            Which weights are live from now on: booleans, or zeros and ones; None stands for all of the layer. The
+            present masks stay, if not given.
 
-    @property
-    def biases(self) -> list[Floats]:
-        """Copies of the biases, one (fan_out,) array a layer."""
-        return [self.values[low:high].copy() for low, high in pairwise(self.layout.biases)]
+        Raises
+        ------
+        ValueError
+            If an argument is not as described. Nothing is then changed.
 
-    @property
-    def masks(self) -> list[npt.NDArray[np.bool_]]:
-        """Copies of the masks, one boolean (fan_out, fan_in) array a layer: True where a weight is live."""
-        return [self._scattered(layer, self.live[low:high].astype(np.bool_)) for layer, (low, high) in self._bounds()]
-
-    @property
-    def layer_sizes(self) -> list[int]:
-        """Number of weights of each layer, live or pruned."""
-        return [fan_in * fan_out for fan_in, fan_out in pairwise(self.sizes)]
-
-    @property
-    def total_weights(self) -> int:
-        """Number of weights W, live or pruned; biases are not counted."""
-        return sum(self.layer_sizes)
-
-    @property
-    def live_weights(self) -> int:
-        """Number of live weights."""
-        return sum(self.layer_live_weights)
-
-    @property
-    def layer_live_weights(self) -> list[int]:
-        """Number of live weights of each layer."""
-        return self.storage.layer_live_weights
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of all weights that is pruned, in [0, 1]; 1 only if no weight is live."""
-        return (self.total_weights - self.live_weights) / self.total_weights
-
-    @property
-    def layer_sparsity(self) -> list[float]:
-        """Fraction of each layer's weights that is pruned, in [0, 1]."""
-        return [(size - live) / size for live, size in zip(self.layer_live_weights, self.layer_sizes, strict=True)]
-
-    @property
-    def compression(self) -> float:
-        """All weights by live weights; infinite if no weight is live."""
-        return self.total_weights / self.live_weights if self.live_weights else float("inf")
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> network = fp.MLP([2, 2], seed=0)
+        >>> network.set_weights([[[1.0, 2.0], [3.0, 4.0]]], masks=[[[1, 0], [0, 1]]])
+        >>> network.weights[0].tolist(), network.sparsity
+        ([[1.0, 0.0], [0.0, 4.0]], 0.5)
+        """
+        shapes = [self.layer(index).shape for index in range(self.n_layers)]
+        matrices = check.arrays("weights", weights, shapes, self.dtype)
+        vectors = self.biases
+        if biases is not None:
+            vectors = check.arrays("biases", biases, [(fan_out,) for fan_out, _ in shapes], self.dtype)
+        state = self.state
+        if masks is not None:
+            marks = check.masks("masks", masks, shapes)
+            state = state.with_live([None if mask is None else np.flatnonzero(mask) for mask in marks])
+        live = [state.storage.positions(index) for index in range(self.n_layers)]
+        values = [matrix.reshape(-1)[where] for matrix, where in zip(matrices, live, strict=True)]
+        self.state = state.with_values(values, vectors)
 
     @property
     def effective_sparsity(self) -> float:
@@ -232,14 +251,14 @@ class MLP(check.Checked, Predictor):
 
         What pruning methods are to be compared by (Vysogorets and Kempe 2023): the other weights do no work.
         """
-        return (self.total_weights - self.storage.paths()[0]) / self.total_weights
+        return (self.total_weights - self.state.storage.paths()[0]) / self.total_weights
 
     @property
     def dead_units(self) -> list[int]:
-        """How many units of each hidden layer no path of live weights leads through; `sparsify` drops them."""
-        return self.storage.paths()[1]
+        """How many units of each hidden layer no path of live weights leads through; `freeze` drops them."""
+        return self.state.storage.paths()[1]
 
-    def sparsify(self) -> FrozenMLP:
+    def freeze(self) -> FrozenMLP:
         """A form for inference only, of what the outputs depend on.
 
         Units that reach no output are dropped. Units that no input reaches are constant: they are dropped, too, and
@@ -254,81 +273,28 @@ class MLP(check.Checked, Predictor):
         --------
         >>> import fastprune as fp
         >>> network = fp.MLP([64, 300, 10], density=0.02, loss="softmax_cross_entropy")
-        >>> network.sparsify().sizes[1] < 300
+        >>> network.freeze().sizes[1] < 300
         True
         """
-        parts, biases = [], self.biases
-        for layer, (low, high) in self._bounds():
-            rows, columns = np.divmod(self.storage.positions(layer), self.sizes[layer])
-            parts.append(Part(rows, columns, self.values[low:high][self.live[low:high] > 0], biases[layer]))
-        return FrozenMLP(self.sizes, parts, self.layout.activation, self.loss, self.dtype)
+        return freeze(self)
 
     def _logits(self, x: Floats) -> Floats:
         state = self.state
         return forward(x, state.values, state.storage.layout, Threads(1))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.
 
-        Only live weights are stored, with the distances between them: the file shrinks as the network is pruned. How
-        layers run is not stored: `load` goes by the rule.
+class _Settings(NamedTuple):
+    """What a file says of the network besides its arrays."""
 
-        Parameters
-        ----------
-        path : str or path
-            Name of the file, taken as it is. A file of that name is replaced.
-
-        Raises
-        ------
-        ValueError
-            If `path` is no name of a file, or weights or biases are not finite: they could not be loaded.
-        OSError
-            If the file cannot be written.
-
-        Examples
-        --------
-        See `load`.
-        """
-        path = check.path("path", path)
-        if not Path(path).name:
-            raise ValueError(f"path: expected the name of a file, got {path!r}")
-        if not all_finite(self.values):
-            raise ValueError("network: expected finite weights, got NaN or infinity")
-        settings = {"sizes": self.sizes, "activation": self.activation, "loss": self.loss, "dtype": self.dtype.name}
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "fastprune_format": np.array(_FORMAT),
-            "settings": np.array(json.dumps(settings)),
-            "biases": self.values[self.layout.biases[0] :],
-        }
-        for layer, (low, high) in self._bounds():
-            arrays[f"weights_{layer}"] = self.values[low:high][self.live[low:high] > 0]
-            if (gaps := self.storage.gaps(layer)) is not None:
-                arrays[f"gaps_{layer}"] = gaps
-        with atomic_write(path) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
-
-    def __repr__(self) -> str:
-        return (
-            f"MLP({self.sizes}, activation={self.activation!r}, dtype={self.dtype.name!r}, loss={self.loss!r}, "
-            f"live={self.live_weights}/{self.total_weights})"
-        )
-
-    def _bounds(self) -> Iterator[tuple[int, tuple[int, int]]]:
-        """Each layer, and from where to where its weights stand in `values`."""
-        return enumerate(pairwise(self.layout.weights.tolist()))
-
-    def _scattered(self, layer: int, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A copy of a layer's part of a vector as a (fan_out, fan_in) array; 0 where nothing is stored."""
-        if self.storage.weights[layer] is None:
-            full = stored.copy()
-        else:
-            full = np.zeros(self.layer_sizes[layer], stored.dtype)
-            full[self.storage.positions(layer)] = stored
-        return full.reshape(self.sizes[layer + 1], self.sizes[layer])
+    sizes: list[int]
+    activation: str
+    loss: str | None
+    dtype: str
+    frozen: bool = False
 
 
-def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a network that `MLP.save` wrote.
+def load(path: str | os.PathLike[str]) -> MLP | FrozenMLP:
+    """Read a network that `MLP.save` or `FrozenMLP.save` wrote.
 
     Parameters
     ----------
@@ -337,8 +303,8 @@ def load(path: str | os.PathLike[str]) -> MLP:
 
     Returns
     -------
-    MLP
-        With the weights, masks and settings it was saved with.
+    MLP or FrozenMLP
+        With the weights, masks and settings it was saved with; what was saved frozen is frozen.
 
     Raises
     ------
@@ -363,21 +329,32 @@ def load(path: str | os.PathLike[str]) -> MLP:
         raise ValueError(f"path: expected a network saved by fastprune, got {path!r} ({fault})") from error
 
 
-def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP:
+def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP | FrozenMLP:
     """The network of a file's arrays; memory is taken only for what these have been found to hold."""
-    if arrays["fastprune_format"] != _FORMAT:
-        raise ValueError(f"format {arrays['fastprune_format']}, this version reads {_FORMAT}")
+    if arrays["fastprune_format"] not in range(1, FORMAT + 1):
+        raise ValueError(f"format {arrays['fastprune_format']}, this version reads 1 to {FORMAT}")
+    settings = _Settings(**json.loads(str(arrays["settings"])))
+    sizes, dtype = _sizes(settings.sizes), _dtype(settings.dtype)
+    total = [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)]
+    positions = positions_of(arrays, total)
+    counts = [size if where is None else where.size for size, where in zip(total, positions, strict=True)]
+    weights = [_stored(arrays, f"weights_{layer}", count, dtype) for layer, count in enumerate(counts)]
+    biases = _stored(arrays, "biases", sum(sizes[1:]), dtype)
     network = MLP.__new__(MLP)
-    network._configure(**json.loads(str(arrays["settings"])))
-    positions = positions_of(arrays, network.layer_sizes)
-    for layer, (size, where) in enumerate(zip(network.layer_sizes, positions, strict=True)):
-        _stored(arrays, f"weights_{layer}", size if where is None else where.size, network.dtype)
-    biases = _stored(arrays, "biases", sum(network.sizes[1:]), network.dtype)
-    network._store(positions, ["auto"] * network.layers)
-    network.values[network.layout.biases[0] :] = biases
-    for layer, (low, high) in network._bounds():
-        network.values[low:high][network.live[low:high] > 0] = arrays[f"weights_{layer}"]
-    return network
+    network._begin(sizes, settings.activation, settings.loss, dtype, "auto", positions)
+    network.state = network.state.with_values(weights, [biases])
+    return FrozenMLP(network.state, network.loss) if check.boolean("frozen", settings.frozen) else network
+
+
+def _sizes(sizes: Sequence[int]) -> list[int]:
+    if isinstance(sizes, np.ndarray):
+        sizes = sizes.tolist()
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str) or len(sizes) < 2:
+        raise ValueError(f"sizes: expected at least two layer sizes, got {sizes!r}")
+    checked = [check.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+    if sum(fan_in * fan_out for fan_in, fan_out in pairwise(checked)) > 2**60:
+        raise ValueError(f"sizes: expected weights that can be counted, got {sizes}")
+    return checked
 
 
 def _stored(arrays: dict[str, npt.NDArray[Any]], name: str, size: int, dtype: np.dtype[Any]) -> Floats:
@@ -404,16 +381,6 @@ def _executions(execution: str | Sequence[str], layers: int) -> list[str]:
     if len(given) != layers:
         raise ValueError(f"execution: expected one for each of {layers} layers, got {len(given)}")
     return [check.one_of("execution", one, EXECUTIONS) for one in given]
-
-
-def _choose(size: int, count: int, rng: np.random.Generator) -> Ints:
-    """So many of 0 .. size - 1, ascending, each set as likely as any other; in memory for `count`, not for `size`."""
-    if 2 * count > size:
-        return np.sort(rng.choice(size, count, replace=False, shuffle=False))
-    chosen = np.empty(0, np.int64)
-    while chosen.size < count:
-        chosen = np.unique(np.concatenate([chosen, rng.integers(size, size=count - chosen.size)]))
-    return chosen
 
 
 def _initial(count: int, shape: list[int], initialization: str | float, rng: np.random.Generator) -> Floats:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, overload
 
+import numpy as np
+
 from fastprune import check
+from fastprune.kernels.layout import Floats
 
 LearningRates = Callable[[float], float]
 """Factor of the learning rate by the part of a training that is done, in [0, 1)."""
@@ -237,3 +240,27 @@ def learning_rates(name: str, schedule: str | LearningRates) -> LearningRates:
         name, schedule, f"one of {', '.join(map(repr, LEARNING_RATES))}, or a function of the part that is done"
     )
     return function
+
+
+def rates_of(rate: float, schedule: LearningRates, steps: int) -> Floats:
+    """The learning rate of each step."""
+    expected = "learning_rate_schedule: expected factors in [0, inf)"
+    try:
+        values = [schedule(step / steps) for step in range(steps)]
+    except TypeError as error:  # it takes no number
+        raise ValueError(f"{expected}, got an error: {error}") from error
+    try:
+        factors = np.array(values or np.empty(0))
+    except ValueError:  # lists of different lengths
+        factors = np.empty(0, object)
+    if factors.dtype.kind not in "biuf" or factors.shape != (steps,):
+        raise ValueError(f"{expected}, got {check.shown(values[0])}")
+    with np.errstate(over="ignore"):
+        factors = factors.astype(np.float64)
+        rates = rate * factors
+    bad = factors[~((factors >= 0) & (factors < np.inf))]
+    if bad.size:
+        raise ValueError(f"{expected}, got {bad[0]:g}")
+    if not np.isfinite(rates).all():
+        raise ValueError(f"learning_rate: expected a finite one after the schedule's factor, got {rate:g}")
+    return rates

@@ -1,14 +1,27 @@
 """How much each layer can lose: the curves of a sensitivity scan, and the rates that follow from them."""
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastprune import check
-from fastprune.evaluation import Evaluation
+from fastprune.evaluation import checked_samples, evaluate, loss_of
+from fastprune.gradients import MeanGradient
 from fastprune.kernels.layout import Floats
+from fastprune.records import Evaluation
+from fastprune.selection import Selector
+from fastprune.team import Threads
 
+if TYPE_CHECKING:
+    from fastprune.trainer import Trainer
+
+SCAN = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 _HALVINGS = 60  # of the interval in which a tolerance is looked for: down to rounding
 
 
@@ -20,7 +33,7 @@ class Sensitivity:
     ----------
     layers : tuple of int
         The layers that were pruned, each by itself.
-    layer_sizes : tuple of int
+    layer_total_weights : tuple of int
         Weights of each layer of the network, live or pruned.
     layer_sparsity : tuple of float
         Sparsity of each layer of the network as it was, and is.
@@ -33,7 +46,7 @@ class Sensitivity:
     """
 
     layers: tuple[int, ...]
-    layer_sizes: tuple[int, ...]
+    layer_total_weights: tuple[int, ...]
     layer_sparsity: tuple[float, ...]
     sparsities: tuple[float, ...]
     baseline: Evaluation
@@ -64,7 +77,7 @@ class Sensitivity:
         >>> data = fp.load_dataset("digits")
         >>> trainer = fp.Trainer(fp.MLP([64, 32, 10]), batch_size=64)
         >>> _ = trainer.fit(data.x_train, data.y_train, epochs=10)
-        >>> pruner = fp.Pruner(trainer, schedule=[0.5])
+        >>> pruner = fp.Pruner(trainer)
         >>> rates = pruner.sensitivity(data.x_train, data.y_train).recommend(0.8)
         >>> round(rates[0], 1) > round(rates[1], 1)  # the output layer is the more sensitive one
         True
@@ -110,4 +123,40 @@ class Sensitivity:
         """Sparsity of the network with these rates."""
         all_rates = np.array(self.layer_sparsity)
         all_rates[list(self.layers)] = rates
-        return float(all_rates @ np.array(self.layer_sizes) / sum(self.layer_sizes))
+        return float(all_rates @ np.array(self.layer_total_weights) / sum(self.layer_total_weights))
+
+
+def scan(trainer: Trainer, selector: Selector, x: ArrayLike, y: ArrayLike, sparsities: Sequence[float]) -> Sensitivity:
+    """Prune each layer alone and evaluate; see `Pruner.sensitivity`."""
+    if isinstance(sparsities, np.ndarray):
+        sparsities = sparsities.tolist()
+    if not isinstance(sparsities, Sequence) or isinstance(sparsities, str) or not len(sparsities):
+        raise ValueError(f"sparsities: expected a sequence of at least one number, got {sparsities!r}")
+    checked = [check.number(f"sparsities[{i}]", sparsity, "[0, 1)") for i, sparsity in enumerate(sparsities)]
+    if sorted(set(checked)) != checked:
+        raise ValueError(f"sparsities: expected ascending numbers, got {sparsities!r}")
+    network, state = trainer.network, trainer.network.state
+    loss = loss_of(network, y)
+    samples = checked_samples(network, ("x", "y"), (x, y), loss)
+    # The curves are about the rates, not about what holds weights back or brings them back.
+    selector = replace(selector, min_keep=0, grower=None)
+    evaluations = []
+    with Threads(trainer.n_jobs) as threads:
+        baseline = evaluate(state, samples, loss, threads)
+        if not math.isfinite(baseline.loss):
+            raise ValueError(f"network: expected a finite loss to compare with, got {baseline.loss}")
+        for layer in selector.layers:
+            pruned, row = state, []
+            for sparsity in checked:
+                gradient = MeanGradient(pruned, samples, loss, trainer.n_jobs)
+                pruned = selector.select(pruned, "sparsity", {layer: sparsity}, gradient).apply(pruned)
+                row.append(evaluate(pruned, samples, loss, threads))
+            evaluations.append(tuple(row))
+    return Sensitivity(
+        layers=tuple(selector.layers),
+        layer_total_weights=tuple(network.layer_total_weights),
+        layer_sparsity=tuple(network.layer_sparsity),
+        sparsities=tuple(checked),
+        baseline=baseline,
+        evaluations=tuple(evaluations),
+    )

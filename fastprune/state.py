@@ -1,12 +1,15 @@
 """All that training and pruning change, as one object.
 
-A network holds one `State`. Training writes into its arrays. A prune, a rewind or a restoration makes a new `State` and
-puts it in its place by one assignment, so that Ctrl-C cannot leave half of it.
+A network holds one `State`. Training writes into its arrays. What changes which weights are live - a prune, regrowth, a
+rewind, weights from elsewhere - makes a new `State` by `State.stored_in`, and puts it in its place by one assignment,
+so that Ctrl-C cannot leave half of it.
 """
 
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +17,12 @@ import numpy.typing as npt
 from fastprune.files import read_npz
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.kernels.tile import all_finite
-from fastprune.storage import Storage, join
+from fastprune.storage import Storage, from_positions
 
 _VECTORS = ("values", "velocity", "square")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class State:
     """What `Trainer.snapshot` copies and `Trainer.restore` puts back.
 
@@ -45,10 +48,47 @@ class State:
     owner: object = None
 
     @classmethod
-    def of(cls, storage: Storage, dtype: npt.DTypeLike) -> Self:
-        """Parameters that are all 0, and that nobody has trained."""
+    def empty(cls, sizes: list[int], execution: list[str], activation: int, dtype: npt.DTypeLike) -> Self:
+        """A network without live weights, whose biases are 0, that nobody has trained."""
+        storage = from_positions(sizes, execution, activation, [np.empty(0, np.int64)] * len(execution))
         nothing = np.empty(0, dtype)
         return cls(storage, np.zeros(storage.live.size, dtype), nothing, nothing, np.zeros(1, np.int64))
+
+    def stored_in(self, storage: Storage) -> Self:
+        """The same network as another storage has it: where other weights are live, or layers run another way.
+
+        Weights that are live in both keep their values and what the optimizer keeps of them. All others are 0.
+        """
+        sources = storage.sources(self.storage)
+        kept = (sources >= 0) & (storage.live > 0)
+        vectors = [np.where(kept, vector[sources], 0) if vector.size else vector for vector in self.vectors]
+        return replace(self._with(*vectors), storage=storage)
+
+    def with_live(self, positions: Sequence[Ints | None]) -> Self:
+        """The same network with these live weights, see `Storage.with_live`; new ones are 0."""
+        return self.stored_in(self.storage.with_live(positions))
+
+    def with_values(self, weights: Iterable[npt.NDArray[Any]], biases: Sequence[npt.NDArray[Any]]) -> Self:
+        """The same live weights with these values, one vector a layer, in C order; and biases."""
+        values = np.zeros_like(self.values)
+        for (low, high), layer in zip(pairwise(self.storage.layout.weights.tolist()), weights, strict=True):
+            values[low:high][self.storage.live[low:high] > 0] = layer
+        values[self.storage.layout.biases[0] :] = np.concatenate(biases)
+        return replace(self, values=values)
+
+    def rewound(self, earlier: "State") -> Self:
+        """Parameters and optimizer as they were in an earlier state, with the present masks.
+
+        Raises
+        ------
+        ValueError
+            If weights that are live now were not so then.
+        """
+        for layer in range(len(self.storage.execution)):
+            if not np.isin(self.storage.positions(layer), earlier.storage.positions(layer), assume_unique=True).all():
+                raise ValueError(f"weights of layer {layer}")
+        then = earlier.stored_in(self.storage)
+        return replace(self._with(*then.vectors), updates=earlier.updates.copy())
 
     @property
     def vectors(self) -> tuple[Floats, Floats, Floats]:
@@ -65,23 +105,10 @@ class State:
         square = np.zeros(velocity.size if squares else 0, velocity.dtype)
         return replace(self, velocity=velocity, square=square, updates=np.zeros(1, np.int64), owner=owner)
 
-    def without(self, removed: Ints) -> Self:
-        """The state after these weights are gone, by position among the stored ones; what is gone is 0."""
-        storage, left = self.storage.without(removed)
-        vectors = [np.where(storage.live, join(v, left), 0) if v.size else v for v in self.vectors]
-        return replace(self._with(*vectors), storage=storage)
-
-    def rewound(self, earlier: "State") -> Self:
-        """Parameters and optimizer as they were in an earlier state, with the present masks.
-
-        Raises
-        ------
-        ValueError
-            If weights that are live now were not so then.
-        """
-        found = earlier.storage.find(self.storage)
-        vectors = [np.where(self.storage.live, then[found], 0) if then.size else then for then in earlier.vectors]
-        return replace(self._with(*vectors), updates=earlier.updates.copy())
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.storage.sizes))
+        live, total = sum(self.storage.layer_live_weights), sum(self.storage.layer_total_weights)
+        return f"State({sizes}, {live:,} of {total:,} weights live, {self.updates[0]:,} updates)"
 
     def check(self) -> None:
         """Refuse what no training leaves behind.

@@ -1,12 +1,12 @@
 """How the parameters of a network are stored: each layer dense or sparse, and where everything lies.
 
-A storage never changes. Pruning makes a new one, and tells which of the old one's parameters are left.
+A storage never changes. Pruning and regrowing make a new one, which tells where each of its parameters was in the old.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +37,8 @@ def runs_sparse(fan_in: int, fan_out: int, live: int) -> bool:
     return fan_out <= _FEW_OUTPUTS or live < _DENSITY * fan_in * fan_out
 
 
-class Weights(NamedTuple):
-    """The stored weights of a sparse layer in C order: those of output o are pointers[o] to pointers[o + 1]."""
+class Pattern(NamedTuple):
+    """Which weights a sparse layer stores, in C order: output o has numbers pointers[o] to pointers[o + 1]."""
 
     pointers: Ints  # (O + 1,)
     columns: Indices  # the input
@@ -54,8 +54,8 @@ class Storage:
         Units of each level.
     execution : list of str
         How each layer is to be stored: "dense", "sparse", or "auto", by the rule.
-    weights : list of Weights or None
-        Pointers and columns of each sparse layer's weights; None for a dense layer.
+    patterns : list of Pattern or None
+        Pointers and columns of each sparse layer; None for a dense layer.
     live : ndarray of uint8 (P,)
         1 where a stored parameter is live. Sparse layers store no others.
     layout : Layout
@@ -64,12 +64,19 @@ class Storage:
 
     sizes: list[int]
     execution: list[str]
-    weights: list[Weights | None]
+    patterns: list[Pattern | None]
     live: Bytes
     layout: Layout
 
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what the rest follows from."""
+        return Storage.from_arrays, (self.to_arrays(),)
+
     @property
-    def layer_sizes(self) -> list[int]:
+    def layer_total_weights(self) -> list[int]:
         """Number of weights of each layer, live or pruned."""
         return [fan_in * fan_out for fan_in, fan_out in pairwise(self.sizes)]
 
@@ -81,48 +88,58 @@ class Storage:
     @property
     def runs(self) -> list[str]:
         """How each layer runs: "dense" or "sparse"."""
-        return ["dense" if weights is None else "sparse" for weights in self.weights]
+        return ["dense" if pattern is None else "sparse" for pattern in self.patterns]
 
     def positions(self, layer: int) -> Ints:
         """The layer's live weights as indices into its (fan_out, fan_in) array in C order, ascending."""
-        weights, fan_in = self.weights[layer], self.sizes[layer]
-        if weights is None:
+        pattern, fan_in = self.patterns[layer], self.sizes[layer]
+        if pattern is None:
             low, high = self.layout.weights[layer : layer + 2]
             return np.flatnonzero(self.live[low:high])
-        return self._rows(weights) * fan_in + weights.columns
+        rows = np.repeat(np.arange(pattern.pointers.size - 1), np.diff(pattern.pointers))
+        return rows * fan_in + pattern.columns
 
-    @staticmethod
-    def _rows(weights: Weights) -> Ints:
-        return np.repeat(np.arange(weights.pointers.size - 1), np.diff(weights.pointers))
+    def matrix(self, layer: int, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The layer's part of a vector (P,) as a new (fan_out, fan_in) array; 0 where nothing is stored."""
+        low, high = self.layout.weights[layer : layer + 2]
+        fan_in, fan_out = self.sizes[layer : layer + 2]
+        if self.patterns[layer] is None:
+            return vector[low:high].reshape(fan_out, fan_in).copy()
+        full = np.zeros(fan_out * fan_in, vector.dtype)
+        full[self.positions(layer)] = vector[low:high]
+        return full.reshape(fan_out, fan_in)
 
-    def without(self, removed: Ints) -> tuple["Storage", list[Any]]:
-        """The storage after these weights are gone, by position among the stored ones; and what of it is left.
+    def with_live(self, positions: Sequence[Ints | None]) -> "Storage":
+        """The storage of the same network in which each layer has the live weights at these ascending positions.
 
-        What is left is a list of indices (or slices) into a vector of parameters, to be joined for the new one.
+        None stands for all. Layers that run by the rule are stored as it has it for so many weights.
         """
-        live = self.live.copy()
-        live[removed] = 0
-        left: list[Any] = []
-        weights: list[Weights | None] = []
+        return from_positions(self.sizes, self.execution, self.layout.activation, positions)
+
+    def sources(self, old: "Storage") -> Ints:
+        """Where each stored parameter comes from, (P,): its index in `old`, another storage of the network, or -1.
+
+        -1 marks weights that `old` does not store. One that it stores but that is not live there is 0 there.
+        """
+        parts: list[Ints] = []
         for layer, (low, high) in enumerate(pairwise(self.layout.weights.tolist())):
-            fan_in, fan_out = self.sizes[layer : layer + 2]
-            stored = self.weights[layer]
-            marks = live[low:high]
-            if stored is None and not stored_sparsely(
-                self.execution[layer], fan_in, fan_out, int(np.count_nonzero(marks))
-            ):
-                left.append(slice(low, high))
-                weights.append(None)
+            first, past = old.layout.weights[layer : layer + 2].tolist()
+            if old.patterns[layer] is None:
+                mine = np.arange(high - low) if self.patterns[layer] is None else self.positions(layer)
+                parts.append(first + mine)
                 continue
-            stay = np.flatnonzero(marks)
-            left.append(low + stay)
-            if stored is None:
-                weights.append(_by_position(stay, fan_in, fan_out))
+            theirs, index = old.positions(layer), np.arange(first, past)
+            if self.patterns[layer] is None:
+                part = np.full(high - low, -1)
+                part[theirs] = index
             else:
-                weights.append(Weights(np.searchsorted(stay, stored.pointers), stored.columns[stay]))
-        left.append(slice(self.layout.biases[0], live.size))
-        fresh = _storage(self.sizes, self.execution, weights, join(live, left), self.layout.activation)
-        return fresh, left
+                mine = self.positions(layer)
+                at = np.searchsorted(theirs, mine)
+                part = np.append(index, -1)[at]
+                part[np.append(theirs, -1)[at] != mine] = -1
+            parts.append(part)
+        parts.append(np.arange(old.layout.biases[0], old.live.size))
+        return np.concatenate(parts)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What `from_arrays` makes the same storage of."""
@@ -131,7 +148,7 @@ class Storage:
             "execution": np.array(self.execution),
             "activation": np.array(self.layout.activation),
         }
-        for layer in range(len(self.weights)):
+        for layer in range(len(self.patterns)):
             if (gaps := self.gaps(layer)) is not None:
                 arrays[f"gaps_{layer}"] = gaps
         return arrays
@@ -163,31 +180,6 @@ class Storage:
         gaps = np.diff(positions, prepend=-1)
         return gaps.astype(np.min_scalar_type(int(gaps.max(initial=0))))
 
-    def find(self, other: "Storage") -> Ints:
-        """Where among this storage's parameters those of `other` stand, which has been pruned further.
-
-        Raises
-        ------
-        ValueError
-            If some of them are not stored here, or are live there and not here.
-        """
-        found: list[Ints] = []
-        for layer, low in enumerate(self.layout.weights[:-1].tolist()):
-            wanted = np.arange(self.sizes[layer] * self.sizes[layer + 1])
-            if other.weights[layer] is not None:
-                wanted = other.positions(layer)
-            if self.weights[layer] is not None:
-                stored = self.positions(layer)
-                if not np.isin(wanted, stored).all():
-                    raise ValueError(f"weights of layer {layer}")
-                wanted = np.searchsorted(stored, wanted)
-            start, stop = other.layout.weights[layer : layer + 2]
-            if not self.live[low + wanted][other.live[start:stop] > 0].all():
-                raise ValueError(f"weights of layer {layer}")
-            found.append(low + wanted)
-        found.append(np.arange(self.layout.biases[0], self.live.size))
-        return np.concatenate(found)
-
     def paths(self) -> tuple[int, list[int]]:
         """How many live weights lie on a path of live weights from an input to an output; dead units of each level.
 
@@ -196,14 +188,14 @@ class Storage:
         from scipy.sparse import csr_array  # here, because importing it takes long
 
         matrices: list[Any] = []
-        for layer, weights in enumerate(self.weights):
+        for layer, pattern in enumerate(self.patterns):
             shape = self.sizes[layer + 1], self.sizes[layer]
-            if weights is None:
+            if pattern is None:
                 low, high = self.layout.weights[layer : layer + 2]
                 matrices.append(self.live[low:high].reshape(shape).astype(np.float32))
             else:
-                ones = np.ones(weights.columns.size, np.float32)
-                matrices.append(csr_array((ones, weights.columns, weights.pointers), shape))
+                ones = np.ones(pattern.columns.size, np.float32)
+                matrices.append(csr_array((ones, pattern.columns, pattern.pointers), shape))
         reached, leading = [np.ones(self.sizes[0], np.float32)], [np.ones(self.sizes[-1], np.float32)]
         for matrix in matrices:
             reached.append((matrix @ reached[-1] > 0).astype(np.float32))
@@ -223,11 +215,6 @@ def _marked(size: int, indices: Ints | Indices) -> npt.NDArray[np.bool_]:
     return marks
 
 
-def join(vector: npt.NDArray[Any], left: list[Any]) -> npt.NDArray[Any]:
-    """The parts of a vector that `Storage.without` says are left, as one."""
-    return np.concatenate([vector[part] for part in left])
-
-
 def from_positions(
     sizes: list[int], execution: list[str], activation: int, positions: Sequence[Ints | None]
 ) -> Storage:
@@ -240,24 +227,24 @@ def from_positions(
     ValueError
         See `stored_sparsely`.
     """
-    weights: list[Weights | None] = []
+    patterns: list[Pattern | None] = []
     marks: list[Bytes] = []
     for (fan_in, fan_out), where in zip(pairwise(sizes), positions, strict=True):
         count = fan_in * fan_out if where is None else where.size
-        if stored_sparsely(execution[len(weights)], fan_in, fan_out, count):
-            weights.append(_by_position(np.arange(count) if where is None else where, fan_in, fan_out))
+        if stored_sparsely(execution[len(patterns)], fan_in, fan_out, count):
+            patterns.append(_by_position(np.arange(count) if where is None else where, fan_in, fan_out))
             marks.append(np.ones(count, np.uint8))
         else:
-            weights.append(None)
+            patterns.append(None)
             mark = np.full(fan_in * fan_out, where is None, np.uint8)
             if where is not None:
                 mark[where] = 1
             marks.append(mark)
     marks.append(np.ones(sum(sizes[1:]), np.uint8))
-    return _storage(sizes, execution, weights, np.concatenate(marks), activation)
+    return _storage(sizes, execution, patterns, np.concatenate(marks), activation)
 
 
-def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_sizes: Sequence[int]) -> list[Ints | None]:
+def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_total_weights: Sequence[int]) -> list[Ints | None]:
     """The live weights of layers of these sizes, from their `gaps_0` and so on, where not all are live.
 
     Raises
@@ -266,7 +253,7 @@ def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_sizes: Sequence[i
         If they are not within the layer.
     """
     positions: list[Ints | None] = []
-    for layer, size in enumerate(layer_sizes):
+    for layer, size in enumerate(layer_total_weights):
         gaps = arrays.get(f"gaps_{layer}")
         if gaps is not None and gaps.dtype.kind not in "iu":
             raise ValueError(f"gaps_{layer}: expected whole numbers, got {gaps.dtype}")
@@ -302,17 +289,17 @@ def stored_sparsely(execution: str, fan_in: int, fan_out: int, live: int) -> boo
     return sparse
 
 
-def _by_position(positions: Ints, fan_in: int, fan_out: int) -> Weights:
+def _by_position(positions: Ints, fan_in: int, fan_out: int) -> Pattern:
     rows, columns = np.divmod(positions, fan_in)
-    return Weights(np.searchsorted(rows, np.arange(fan_out + 1)), columns.astype(_INDEX))
+    return Pattern(np.searchsorted(rows, np.arange(fan_out + 1)), columns.astype(_INDEX))
 
 
 def _storage(
-    sizes: list[int], execution: list[str], weights: list[Weights | None], live: Bytes, activation: int
+    sizes: list[int], execution: list[str], patterns: list[Pattern | None], live: Bytes, activation: int
 ) -> Storage:
-    units = _units(sizes, weights)
+    units = _units(sizes, patterns)
     starts_out, others_out, starts_in, others_in, positions_in = [], [], [], [], []
-    for layer, w in enumerate(weights):
+    for layer, w in enumerate(patterns):
         starts, columns = _NOTHING, _NO_INDICES
         back = _NOTHING, _NO_INDICES, _NO_INDICES
         if w is not None:
@@ -328,9 +315,9 @@ def _storage(
     inputs = Lines(_bounds(starts_in), _flat(starts_in), _bounds(others_in), _flat(others_in), _flat(positions_in))
     # The indices are kept once: these are views.
     columns_of = [outputs.others[low:high] for low, high in pairwise(outputs.entries)]
-    weights = [w and Weights(w.pointers, columns) for w, columns in zip(weights, columns_of, strict=True)]
+    patterns = [w and Pattern(w.pointers, columns) for w, columns in zip(patterns, columns_of, strict=True)]
 
-    stored = [a * b if w is None else w.columns.size for (a, b), w in zip(pairwise(sizes), weights, strict=True)]
+    stored = [a * b if w is None else w.columns.size for (a, b), w in zip(pairwise(sizes), patterns, strict=True)]
     offsets = np.cumsum([0, *stored], dtype=np.int64)
     rows = np.cumsum([0, *sizes[1:]], dtype=np.int64)
     layout = Layout(
@@ -339,22 +326,22 @@ def _storage(
         biases=offsets[-1] + rows,
         rows=rows,
         activation=activation,
-        sparse=np.array([w is not None for w in weights], np.uint8),
+        sparse=np.array([w is not None for w in patterns], np.uint8),
         levels=_bounds(units),
         units=np.concatenate(units),
         blocks=np.unique(units[0] // STEP),
         outputs=outputs,
         inputs=inputs,
     )
-    return Storage(sizes, execution, weights, live, layout)
+    return Storage(sizes, execution, patterns, live, layout)
 
 
-def _units(sizes: list[int], weights: list[Weights | None]) -> list[Indices]:
+def _units(sizes: list[int], patterns: list[Pattern | None]) -> list[Indices]:
     """The units of each level that are computed; see `Layout`."""
     units = [np.arange(sizes[-1], dtype=_INDEX)]
-    for layer in range(len(weights) - 1, -1, -1):
-        w = weights[layer]
-        if w is None or (layer > 0 and weights[layer - 1] is None):
+    for layer in range(len(patterns) - 1, -1, -1):
+        w = patterns[layer]
+        if w is None or (layer > 0 and patterns[layer - 1] is None):
             units.insert(0, np.arange(sizes[layer], dtype=_INDEX))
             continue
         used = _marked(sizes[layer + 1], units[0])
@@ -374,7 +361,7 @@ def _table(pointers: Ints, others: Indices, ends: int) -> Ints:
     return np.vstack([starts[:-1].reshape(lines, blocks).T, pointers[1:]])
 
 
-def _mirror(w: Weights, fan_in: int, below: Indices, above: Indices) -> tuple[Ints, Indices, Indices]:
+def _mirror(w: Pattern, fan_in: int, below: Indices, above: Indices) -> tuple[Ints, Indices, Indices]:
     """Table, output units and positions of a layer's weights by input unit; of units that are computed only."""
     from scipy.sparse import csr_array  # here, because importing it takes long
 

@@ -178,7 +178,7 @@ def test_networks(tmp_path, network):
         assert all(np.isfinite(weights).all() for weights in loaded.weights + loaded.biases)
         assert loaded.logits(np.zeros((2, loaded.sizes[0]))).shape == (2, loaded.sizes[-1])
         loaded.save(path)
-        np.testing.assert_array_equal(fp.load(path).values, loaded.values)
+        np.testing.assert_array_equal(fp.load(path).state.values, loaded.state.values)
     assert 0.7 * COUNT < refused < COUNT
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from networks import prune_at
 
 import fastprune as fp
-from fastprune import trainer as training
+from fastprune import spans
 
 # Labels are random, layers may be empty: that some of these networks learn nothing is no matter here.
 pytestmark = pytest.mark.filterwarnings("ignore:training collapsed")
@@ -32,13 +33,7 @@ def random_masks(sizes, densities, seed=0):
 
 def prune_to(trainer, masks):
     """Remove what the masks do not keep."""
-    network, removed = trainer.network, []
-    for layer, (low, high) in network._bounds():
-        stored = np.arange(high - low)
-        if network.execution[layer] == "sparse":
-            stored = network.storage.positions(layer)
-        removed.append(low + np.flatnonzero(~masks[layer].reshape(-1)[stored]))
-    trainer.prune(np.concatenate(removed))
+    fp.Pruner(trainer).apply(masks)
 
 
 def parameters(trainer):
@@ -46,8 +41,8 @@ def parameters(trainer):
     network, arrays = trainer.network, []
     for vector in trainer.snapshot().vectors:
         if vector.size:
-            arrays += [network._scattered(layer, vector[low:high]) for layer, (low, high) in network._bounds()]
-            arrays.append(vector[network.layout.biases[0] :].copy())
+            arrays += [network.state.storage.matrix(layer, vector) for layer in range(network.n_layers)]
+            arrays.append(vector[network.state.storage.layout.biases[0] :].copy())
     return arrays
 
 
@@ -218,7 +213,7 @@ def test_same_bits_of_many_short_steps(batch_size, density):
         network = fp.MLP((8, 300, 3), execution="sparse", density=density)
         trainer = fp.Trainer(network, n_jobs=n_jobs, batch_size=batch_size, learning_rate=0.01)
         history = trainer.fit(x, y, 300)
-        ends.append((network.values, history.epochs))
+        ends.append((network.state.values, history.epochs))
     for values, epochs in ends[1:]:
         np.testing.assert_array_equal(values, ends[0][0])
         assert epochs == ends[0][1]
@@ -230,7 +225,7 @@ def test_same_bits_through_rounds_whatever_the_number_of_threads():
     for n_jobs in (1, 2, 4):
         trainer = fp.Trainer(fp.MLP(SIZES), n_jobs=n_jobs, batch_size=32, dropout=0.1)
         history = fp.Pruner(trainer, schedule=[0.3, 0.6, 0.9]).run(x, y, 3)
-        ends.append((trainer.network.values, [(record.live, record.after) for record in history]))
+        ends.append((trainer.network.state.values, [(record.live, record.after) for record in history]))
     for values, records in ends[1:]:
         np.testing.assert_array_equal(values, ends[0][0])
         assert records == ends[0][1]
@@ -280,11 +275,11 @@ def test_the_state_of_another_trainer_is_refused(network, settings):
         for arguments, options in (({}, {}), (network, settings))
     )
     fp.Pruner(trainer, schedule=[0.0]).step(sparsity=0.8)
-    before, storage = parameters(trainer), trainer.network.storage
+    before, storage = parameters(trainer), trainer.network.state.storage
     for one, foreign in ((trainer, other), (other, trainer)):
         with pytest.raises(ValueError, match="state: expected a snapshot of this trainer"):
             one.restore(foreign.snapshot())
-    assert trainer.network.storage is storage
+    assert trainer.network.state.storage is storage
     for array, old in zip(parameters(trainer), before, strict=True):
         np.testing.assert_array_equal(array, old)
 
@@ -293,7 +288,7 @@ def test_the_state_of_another_trainer_is_refused(network, settings):
 @pytest.mark.parametrize("flop", [1, 1e9])
 def test_a_network_that_a_callback_prunes_or_restores_ends_the_fit(monkeypatch, change, flop):
     """After the first of many spans, and after the only one."""
-    monkeypatch.setattr(training, "_SPAN_FLOP", flop)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", flop)
     x, y = samples(SIZES)
     trainer = fp.Trainer(fp.MLP(SIZES), batch_size=40)
     state = trainer.snapshot()
@@ -301,7 +296,7 @@ def test_a_network_that_a_callback_prunes_or_restores_ends_the_fit(monkeypatch, 
 
     def meddle(_):
         if change == "prune":
-            trainer.prune(np.arange(10))
+            prune_at(trainer.network, np.arange(20))
         else:
             trainer.restore(state)
 
@@ -331,7 +326,7 @@ def test_two_trainers_take_turns_at_one_network():
     fp.Pruner(other, schedule=[0.0]).step(sparsity=0.9)
     momentum = one.snapshot().velocity
     assert momentum.any()
-    assert momentum.size == one.network.values.size
+    assert momentum.size == one.network.state.values.size
     one.fit(x, y, 1)
 
     alone, _ = made()

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from networks import prune_at
 
 import fastprune as fp
 from fastprune import frozen as frozen_module
@@ -16,8 +17,8 @@ def network(sizes=SIZES, **settings):
     """One with biases that are not 0, so that units without inputs give something."""
     settings = {"dtype": "float64", "loss": "softmax_cross_entropy", "seed": 1} | settings
     made = fp.MLP(sizes, **settings)
-    first = made.layout.biases[0]
-    made.values[first:] = np.random.default_rng(0).normal(size=made.values.size - first)
+    first = made.state.storage.layout.biases[0]
+    made.state.values[first:] = np.random.default_rng(0).normal(size=made.state.values.size - first)
     return made
 
 
@@ -42,7 +43,7 @@ def assert_same_predictions(frozen, made, x, **tolerance):
 @pytest.mark.parametrize("execution", ["dense", "auto"])
 def test_it_gives_what_the_network_gives(activation, sparsity, execution):
     made = pruned(network(activation=activation, execution=execution), sparsity)
-    assert_same_predictions(made.sparsify(), made, samples(40), rtol=1e-12, atol=1e-12)
+    assert_same_predictions(made.freeze(), made, samples(40), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", [COLUMNS, PANELS])
@@ -51,7 +52,7 @@ def test_it_gives_what_the_network_gives(activation, sparsity, execution):
 def test_both_ways_for_single_samples_give_it(monkeypatch, form, dtype, sizes):
     monkeypatch.setattr(frozen_module, "_INPUT_COST", 1e9 if form == PANELS else -1e9)
     made = network(sizes, dtype=dtype, density=0.3, loss="mean_squared_error")
-    frozen = made.sparsify()
+    frozen = made.freeze()
     layers = len(sizes) - 1
     assert list(frozen._structure[layers + 2 : 2 * layers + 2]) == [form] * layers
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == "float32" else {"rtol": 1e-12, "atol": 1e-12}
@@ -65,8 +66,8 @@ def test_units_that_reach_no_output_and_constant_ones_are_dropped():
     masks[1][[0, 1, 2], [0, 2, 1]] = True  # so unit 1 of the second is constant
     masks[2][[0, 1], [0, 1]] = True  # and unit 2 of it, which unit 1 of the first leads to, reaches no output
     gone = np.flatnonzero(~np.concatenate([mask.ravel() for mask in masks]))
-    fp.Trainer(made).prune(gone)
-    frozen = made.sparsify()
+    prune_at(made, gone)
+    frozen = made.freeze()
     assert frozen.sizes == [3, 1, 1, 2]
     assert frozen.live_weights == 3
     assert_same_predictions(frozen, made, samples(20, 3), rtol=1e-12, atol=1e-12)
@@ -75,9 +76,8 @@ def test_units_that_reach_no_output_and_constant_ones_are_dropped():
 @pytest.mark.parametrize("layer", [0, 1, 3])
 def test_an_emptied_layer_leaves_a_constant(layer):
     made = network()
-    low, high = made.layout.weights[layer : layer + 2]
-    fp.Trainer(made).prune(np.arange(low, high))
-    frozen = made.sparsify()
+    fp.Pruner(fp.Trainer(made)).apply([np.zeros_like(m) if i == layer else None for i, m in enumerate(made.masks)])
+    frozen = made.freeze()
     assert frozen.live_weights == 0
     assert_same_predictions(frozen, made, samples(20), rtol=1e-12, atol=1e-12)
 
@@ -86,7 +86,7 @@ def test_it_is_frozen_and_its_network_is_not():
     made = pruned(network(loss=None), 0.9)
     x, y = samples(40), np.arange(40) % 5
     before = made.weights
-    frozen, then = made.sparsify(), made.logits(x)
+    frozen, then = made.freeze(), made.logits(x)
     np.testing.assert_array_equal(
         np.concatenate([w.ravel() for w in made.weights]), np.concatenate([w.ravel() for w in before])
     )
@@ -99,7 +99,7 @@ def test_it_is_frozen_and_its_network_is_not():
 
 def test_predictions_and_probabilities():
     made = pruned(network(), 0.9)
-    frozen = copy.deepcopy(made.sparsify())
+    frozen = copy.deepcopy(made.freeze())
     for x in (samples(1), samples(40)):
         np.testing.assert_array_equal(frozen.predict(x), made.predict(x))
         np.testing.assert_allclose(frozen.predict_proba(x), made.predict_proba(x), rtol=1e-12)
@@ -107,7 +107,7 @@ def test_predictions_and_probabilities():
 
 
 def test_bad_samples_are_refused():
-    frozen = network().sparsify()
+    frozen = network().freeze()
     with pytest.raises(ValueError, match=r"x: expected finite numbers of shape \(N, 50\), got shape \(1, 49\)"):
         frozen.predict(np.zeros((1, 49)))
     with pytest.raises(ValueError, match=r"x: expected finite numbers .* got NaN or infinity"):

@@ -121,9 +121,10 @@ def test_a_restoration_is_whole_or_not_at_all(trainer, work):
 
 def test_a_prune_is_whole_or_not_at_all(trainer, work):
     dense = trainer.snapshot()
-    removed = np.arange(0, trainer.network.total_weights, 3)
-    for moment in each_interrupt(lambda: trainer.prune(removed), stride=3):
-        assert trainer.network.live_weights in (trainer.network.total_weights, dense.values.size - 31 - removed.size)
+    masks = [np.arange(mask.size).reshape(mask.shape) % 3 > 0 for mask in trainer.network.masks]
+    left, pruner = sum(int(mask.sum()) for mask in masks), fp.Pruner(trainer)
+    for moment in each_interrupt(lambda: pruner.apply(masks), stride=7):
+        assert trainer.network.live_weights in (trainer.network.total_weights, left)
         if moment % 20 == 1:
             work(trainer)
         trainer.restore(dense)
@@ -163,11 +164,11 @@ def test_the_last_moments_of_a_step(trainer):
 
 def test_a_scan_never_prunes(trainer, work):
     pruner = fp.Pruner(trainer, schedule=[0.5])
-    values = trainer.network.values.copy()
+    values = trainer.network.state.values.copy()
     pruner.sensitivity(X, Y)
     for _ in each_interrupt(lambda: pruner.sensitivity(X, Y, sparsities=[0.5, 0.9]), stride=23):
         assert trainer.network.sparsity == 0
-        np.testing.assert_array_equal(trainer.network.values, values)
+        np.testing.assert_array_equal(trainer.network.state.values, values)
     work(trainer)
 
 
@@ -199,7 +200,7 @@ def test_a_fit_leaves_what_it_has_learned(trainer, work, n_jobs):
         for thread in set(threading.enumerate()) - before:
             thread.join(10)  # a pool that was cut off before its end lets go of its threads in a moment
             assert not thread.is_alive()
-        assert (updates > 0) == (trainer.network.values != start.values).any()
+        assert (updates > 0) == (trainer.network.state.values != start.values).any()
         if moment % 10 == 1:
             work(trainer)
         trainer.restore(start)

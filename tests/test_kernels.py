@@ -7,15 +7,17 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+from networks import prune_at
 
 import fastprune as fp
+from fastprune.base import ACTIVATIONS
 from fastprune.blas import one_blas_thread
 from fastprune.inference import workspace
 from fastprune.kernels import activation, linear, loss, random, select, simd, steps, tile, update
-from fastprune.kernels.layout import Parameters, Recipe, Samples, Span, Team, Update
+from fastprune.kernels.layout import Parameters, Samples, Span, Team, Training, Update
 from fastprune.kernels.team import LENGTH
-from fastprune.network import ACTIVATIONS, LOSSES
-from fastprune.trainer import OPTIMIZERS
+from fastprune.network import LOSSES
+from fastprune.spans import OPTIMIZERS
 
 DTYPES = ["float32", "float64"]
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-5}, "float64": {"rtol": 1e-11, "atol": 1e-12}}
@@ -671,9 +673,9 @@ EXECUTIONS = ["dense", "sparse"]
 def small(name, dtype, activation="relu", sizes=(7, 6, 5, 3), count=23, execution="dense"):
     """A network with some weights pruned, and data for one loss, spread over tiles and a ragged last batch."""
     network = fp.MLP(list(sizes), activation=activation, dtype=dtype, loss=name, seed=3, execution=execution)
-    network.values[network.layout.biases[0] :] = normal(sum(sizes[1:]), dtype=dtype) / 4
+    network.state.values[network.state.storage.layout.biases[0] :] = normal(sum(sizes[1:]), dtype=dtype) / 4
     dead = np.random.default_rng(1).random(network.total_weights) < 0.3
-    fp.Trainer(network).prune(np.flatnonzero(dead))
+    prune_at(network, np.flatnonzero(dead))
     labels, targets = labelled(name, count, sizes[-1], dtype)
     samples = Samples(normal(count, sizes[0], dtype=dtype), labels, targets)
     return network, samples
@@ -683,26 +685,28 @@ def run_steps(
     network, samples, rates, *, batch, optimizer="sgd", dropout=0.0, input_dropout=0.0, step=0, velocity=None
 ):
     """Run the kernel on fresh scratch memory full of NaN; return its parameters, losses, hits and count."""
-    zeros = np.zeros_like(network.values)
+    zeros = np.zeros_like(network.state.values)
     velocity = zeros.copy() if velocity is None else velocity
-    scratch = workspace(np.arange(len(samples.x)), -(-batch // 64), network.layout, network.dtype, training=True)
+    scratch = workspace(
+        np.arange(len(samples.x)), -(-batch // 64), network.state.storage.layout, network.dtype, training=True
+    )
     for array in (scratch.inputs, scratch.activations, scratch.deltas, scratch.losses):
         array[:] = np.nan
-    parameters = Parameters(network.values, network.live, zeros.copy(), velocity, zeros)
+    parameters = Parameters(network.state.values, network.state.storage.live, zeros.copy(), velocity, zeros)
     scratch.keep[0] -= input_dropout
     scratch.keep[1:-1] -= dropout
-    recipe = Recipe(LOSSES[network.loss], batch, np.uint64(11), settings(optimizer, l1=0.001, l2=0.01))
+    recipe = Training(LOSSES[network.loss], batch, np.uint64(11), settings(optimizer, l1=0.001, l2=0.01))
     losses, hits = np.full(len(rates), np.nan), np.zeros(len(rates), np.int64)
     span = Span(np.array(rates, float), losses, hits, step, np.array([step]))
     with one_blas_thread():
-        done = steps.train_steps(parameters, scratch, network.layout, samples, recipe, span, team())
+        done = steps.train_steps(parameters, scratch, network.state.storage.layout, samples, recipe, span, team())
     return parameters, losses, hits, done
 
 
 def split(network, vector):
     """The weights and biases of a vector of stored parameters, in full; what is not stored is 0."""
-    weights, storage, bounds = [], network.storage, network.layout
-    for layer, size in enumerate(network.layer_sizes):
+    weights, storage, bounds = [], network.state.storage, network.state.storage.layout
+    for layer, size in enumerate(network.layer_total_weights):
         part, full = vector[bounds.weights[layer] : bounds.weights[layer + 1]], np.zeros(size)
         full[storage.positions(layer) if part.size < size else slice(None)] = part
         weights.append(full.reshape(network.sizes[layer + 1], network.sizes[layer]))
@@ -713,8 +717,8 @@ def join(network, weights, biases):
     """The vector of stored parameters that weights and biases, in full, make."""
     flat = [w.reshape(-1) for w in weights]
     stored = [
-        w if n == w.size else w[network.storage.positions(i)]
-        for i, (w, n) in enumerate(zip(flat, np.diff(network.layout.weights), strict=True))
+        w if n == w.size else w[network.state.storage.positions(i)]
+        for i, (w, n) in enumerate(zip(flat, np.diff(network.state.storage.layout.weights), strict=True))
     ]
     return np.concatenate(stored + biases)
 
@@ -725,39 +729,42 @@ def join(network, weights, biases):
 @pytest.mark.parametrize("count", [23, 150])
 def test_one_step_agrees_with_the_twin(dtype, name, activation, count, execution):
     network, samples = small(name, dtype, activation, count=count, execution=execution)
-    weights, biases = split(network, network.values)
+    weights, biases = split(network, network.state.values)
     y = samples.labels if name == "softmax_cross_entropy" else samples.targets.astype(float)
     total, hits, dweights, dbiases = reference.gradients(samples.x.astype(float), y, weights, biases, activation, name)
-    before, frozen = network.values.copy(), Frozen(*samples, network.live, *network.layout[:4])
+    before, frozen = (
+        network.state.values.copy(),
+        Frozen(*samples, network.state.storage.live, *network.state.storage.layout[:4]),
+    )
     parameters, losses, right, done = run_steps(network, samples, [0.1], batch=count)
     assert done == 1
     assert losses[0] == pytest.approx(total, rel=1e-5 if dtype == "float32" else 1e-12)
     assert right[0] == hits
     gradient = join(network, dweights, dbiases)
     np.testing.assert_allclose(parameters.gradient, gradient, **TOLERANCE[dtype])
-    decay = np.arange(before.size) < network.layout.biases[0]
+    decay = np.arange(before.size) < network.state.storage.layout.biases[0]
     w, v = reference.sgd_step(
         before.astype(float),
         np.zeros(before.size),
         gradient,
-        network.live,
+        network.state.storage.live,
         0.1,
         0.9,
         False,
         0.001 * decay,
         0.01 * decay,
     )
-    np.testing.assert_allclose(network.values, w, **TOLERANCE[dtype])
+    np.testing.assert_allclose(network.state.values, w, **TOLERANCE[dtype])
     np.testing.assert_allclose(parameters.velocity, v, **TOLERANCE[dtype])
     frozen.check()
 
 
 def slopes(network, samples, chosen, **settings):
     """The slopes of the mean loss along some parameters, by differences, and what the kernel says of them."""
-    values, count = network.values.copy(), len(samples.x)
+    values, count = network.state.values.copy(), len(samples.x)
 
     def run(changed):
-        network.values[:] = changed
+        network.state.values[:] = changed
         return run_steps(network, samples, [1e-9], batch=count, **settings)
 
     gradient = run(values)[0].gradient
@@ -771,7 +778,7 @@ def slopes(network, samples, chosen, **settings):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradients_are_finite_differences(name, activation, execution):
     network, samples = small(name, "float64", activation, execution=execution)
-    chosen = np.random.default_rng(0).choice(network.values.size, 12, replace=False)
+    chosen = np.random.default_rng(0).choice(network.state.values.size, 12, replace=False)
     differences, gradient = slopes(network, samples, chosen)
     np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-8)
 
@@ -779,7 +786,7 @@ def test_gradients_are_finite_differences(name, activation, execution):
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_gradients_under_dropout_are_finite_differences(execution):
     network, samples = small("softmax_cross_entropy", "float64", "tanh", execution=execution)
-    chosen = np.random.default_rng(0).choice(network.values.size, 20, replace=False)
+    chosen = np.random.default_rng(0).choice(network.state.values.size, 20, replace=False)
     differences, gradient = slopes(network, samples, chosen, dropout=np.array([0.4, 0.1]), input_dropout=0.3)
     np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-8)
 
@@ -790,7 +797,7 @@ def test_what_a_step_drops_is_what_the_twin_drops(execution):
     network, samples = small("softmax_cross_entropy", "float64", "tanh", count=150, execution=execution)
     key = reference.derive(reference.derive(11, random.DROPOUT), 0)
     out = reference.dropout(samples.x.T, reference.derive(key, 0), 0, 0.8)
-    for layer, (w, b) in enumerate(zip(*split(network, network.values), strict=True)):
+    for layer, (w, b) in enumerate(zip(*split(network, network.state.values), strict=True)):
         z = reference.dense_forward(out, w, b)
         keep = (0.6, 0.75, 1.0)[layer]
         out = reference.dropout(reference.activate(z, "tanh"), reference.derive(key, layer + 1), 0, keep)
@@ -803,9 +810,9 @@ def test_what_a_step_drops_is_what_the_twin_drops(execution):
 def test_batches_cover_each_epoch_in_a_new_order(optimizer, execution):
     """Two epochs of 23 samples in batches of 10, 10 and 3, against the twin step by step."""
     network, samples = small("softmax_cross_entropy", "float64", execution=execution)
-    w, live = network.values.copy(), network.live
+    w, live = network.state.values.copy(), network.state.storage.live
     v, s = np.zeros_like(w), np.zeros_like(w)
-    decay = np.arange(w.size) < network.layout.biases[0]
+    decay = np.arange(w.size) < network.state.storage.layout.biases[0]
     expected = []
     for number in range(6):
         if number % 3 == 0:
@@ -821,7 +828,7 @@ def test_batches_cover_each_epoch_in_a_new_order(optimizer, execution):
             w, v, s = reference.adam_step(w, v, s, g, live, 0.05, 0.9, 0.001 * decay, 0.01 * decay, number)
     _, losses, _, _ = run_steps(network, samples, [0.05] * 6, batch=10, optimizer=optimizer)
     np.testing.assert_allclose(losses, expected, rtol=1e-10)
-    np.testing.assert_allclose(network.values, w, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(network.state.values, w, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
@@ -829,10 +836,10 @@ def test_one_call_of_many_steps_equals_many_calls(execution):
     once, samples = small("softmax_cross_entropy", "float32", execution=execution)
     often, _ = small("softmax_cross_entropy", "float32", execution=execution)
     run_steps(once, samples, [0.05] * 5, batch=10, dropout=0.3)
-    velocity = np.zeros_like(often.values)
+    velocity = np.zeros_like(often.state.values)
     for step in range(5):
         run_steps(often, samples, [0.05], batch=10, dropout=0.3, step=step, velocity=velocity)
-    np.testing.assert_array_equal(once.values, often.values)
+    np.testing.assert_array_equal(once.state.values, often.state.values)
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
@@ -844,7 +851,7 @@ def test_the_order_of_samples_in_tiles_does_not_matter(execution):
     run_steps(
         other, samples._replace(x=samples.x[::-1].copy(), labels=samples.labels[::-1].copy()), [0.1] * 4, batch=150
     )
-    np.testing.assert_allclose(one.values, other.values, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(one.state.values, other.state.values, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize(("count", "lanes"), [(1, 16), (16, 16), (17, 32), (48, 48), (49, 64), (64, 64)])
@@ -858,7 +865,7 @@ def test_a_loss_that_is_not_finite_ends_the_call_before_its_update(dtype, bad):
     samples.targets[12] = bad
     done = run_steps(network, samples, [0.01] * 23, batch=1)[3]
     assert 0 < done < 23
-    assert np.isfinite(network.values).all()
+    assert np.isfinite(network.state.values).all()
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
@@ -866,5 +873,5 @@ def test_a_loss_that_is_not_finite_ends_the_call_before_its_update(dtype, bad):
 @pytest.mark.parametrize("count", [1, 16, 65, 130])
 def test_forward_samples(dtype, name, count, execution):
     network, samples = small("mean_squared_error", dtype, name, count=count, execution=execution)
-    expected = reference.forward(samples.x.astype(float), *split(network, network.values), name)[1][-1].T
+    expected = reference.forward(samples.x.astype(float), *split(network, network.state.values), name)[1][-1].T
     np.testing.assert_allclose(network.logits(samples.x), expected, **TOLERANCE[dtype])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import fastprune as fp
-from fastprune import pruner as pruner_module
-from fastprune import trainer as trainer_module
+from fastprune import rounds, spans
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def test_step_by_step_is_run(digits):
     for _ in schedule:
         pruner.step()
         step[1].fit(digits.x_train, digits.y_train, 2)
-    np.testing.assert_array_equal(run[0].values, step[0].values)
+    np.testing.assert_array_equal(run[0].state.values, step[0].state.values)
     with pytest.raises(ValueError, match="all 3 rounds of the schedule are done; give a longer schedule, or a number"):
         pruner.step()
 
@@ -106,7 +105,7 @@ def test_same_seed_same_bits(digits):
     for _ in range(2):
         network, trainer = dense(digits, dropout=0.1)
         fp.Pruner(trainer, schedule=[0.5, 0.8], scope="global").run(digits.x_train, digits.y_train, 3)
-        values.append(network.values)
+        values.append(network.state.values)
     np.testing.assert_array_equal(*values)
 
 
@@ -116,7 +115,7 @@ def test_test_data_changes_nothing(digits):
     for test in (None, (digits.x_test, digits.y_test), (digits.x_test, digits.y_test[::-1])):
         network, trainer = dense(digits)
         fp.Pruner(trainer, schedule=[0.8, 0.95]).run(digits.x_train, digits.y_train, 3, test=test)
-        values.append(network.values)
+        values.append(network.state.values)
     np.testing.assert_array_equal(values[0], values[1])
     np.testing.assert_array_equal(values[0], values[2])
 
@@ -204,8 +203,10 @@ def test_a_best_state_that_is_collapsed_is_no_success(digits, monkeypatch):
     """A fit may end with another state than it keeps: what is kept counts, too."""
     _, trainer = dense(digits)
     collapsed = fp.Evaluation(2.3, 0.1, collapsed=True, one_answer=True)
-    history = fp.History((), collapsed, None, converged=False, restored=True, collapsed=False, seconds=0.0)
-    monkeypatch.setattr(trainer, "fit_samples", lambda *_, **__: history)
+    history = fp.History(
+        (), collapsed, None, converged=False, stopped=False, restored=True, collapsed=False, seconds=0.0
+    )
+    monkeypatch.setattr(rounds, "train", lambda *_, **__: history)
     with pytest.warns(fp.TrainingWarning, match="round 1 failed"):
         record = fp.Pruner(trainer, schedule=[0.5]).run(digits.x_train, digits.y_train, 1)[0]
     assert record.failed
@@ -235,14 +236,14 @@ def test_an_interrupted_round_is_undone_and_can_be_run_again(digits, error):
 def test_a_round_interrupted_before_it_retrains_is_undone_too(digits, monkeypatch):
     network, trainer = dense(digits)
     pruner = fp.Pruner(trainer, schedule=[0.5])
-    real = pruner_module.evaluate_training
+    real = rounds.evaluate_training
 
     def interrupted(*arguments):
         if network.sparsity > 0:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(pruner_module, "evaluate_training", interrupted)
+    monkeypatch.setattr(rounds, "evaluate_training", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pruner.run(digits.x_train, digits.y_train, 1)
     assert (network.sparsity, pruner.round) == (0, 0)
@@ -250,7 +251,7 @@ def test_a_round_interrupted_before_it_retrains_is_undone_too(digits, monkeypatc
 
 def test_the_second_attempt_starts_from_the_pruned_weights(digits, monkeypatch):
     """After a divergence half way, the second attempt is what a first one at its learning rate would have been."""
-    monkeypatch.setattr(trainer_module, "_SPAN_FLOP", 1)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", 1)
     x, y = digits.x_train, digits.y_train.astype("float32") / 2
 
     def pruned(rate):
@@ -266,7 +267,7 @@ def test_the_second_attempt_starts_from_the_pruned_weights(digits, monkeypatch):
     assert 30 < record.epochs < 40, "ten epochs and some, then twenty"
     first, record = pruned(0.5 * 0.1)
     assert events(record) == []
-    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(first.state.values, second.state.values)
 
 
 def test_divergence_in_both_attempts_fails_the_round(digits):
@@ -319,7 +320,7 @@ def test_a_collapse_with_a_good_state_before_it_is_restored_under_the_mask():
         ({"schedule": [0.5, 1.0]}, r"schedule\[1\]: expected a number in \[0, 1\), got 1.0"),
         ({"schedule": [float("nan")]}, r"schedule\[0\]: expected a number"),
         (
-            {"schedule": fp.schedules.PercentileRamp(q=20.0)},
+            {"schedule": fp.schedules.PercentileRamp(q=20.0), "rule": "sparsity"},
             r"schedule: expected numbers for rule 'sparsity', got Perc",
         ),
         (
@@ -474,7 +475,7 @@ def test_an_error_of_the_second_on_round_undoes_the_round(digits):
         ({"sparsity": -0.1}, "sparsity: expected a number"),
         ({"q": 101}, r"q: expected a number in \[0, 100\], got 101"),
         ({"quality": "high"}, r"quality: expected a number in \[0, inf\), got 'high'"),
-        ({"q": 5, "sparsity": 0.5}, "step: expected one number at the most, got q, sparsity"),
+        ({"q": 5, "sparsity": 0.5}, "step: expected at most one of sparsity=, q=, quality=, got q=, sparsity="),
     ],
 )
 def test_a_bad_step_changes_nothing(number, message):

@@ -58,7 +58,7 @@ def dense():
 
 def copy_of(network):
     copy = fp.MLP(network.sizes, loss=network.loss)
-    copy.values[:] = network.values
+    copy.state.values[:] = network.state.values
     return copy
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import fastprune as fp
+from fastprune import evaluation, rounds, spans
 from fastprune.schedules import PolynomialDecay, linear
+from fastprune.training import train
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +42,15 @@ def test_a_fit_may_have_a_schedule_of_its_own(digits):
 
 def rates_of(trainer, monkeypatch):
     """Record the learning rate of each epoch that the trainer makes."""
-    rates, fit = [], trainer.fit_samples
+    rates = []
 
-    def recorded(*arguments, **settings):
-        history = fit(*arguments, **settings)
-        rates.append([epoch.learning_rate for epoch in history.epochs])
+    def recorded(by, *arguments, **settings):
+        history = train(by, *arguments, **settings)
+        if by is trainer:
+            rates.append([epoch.learning_rate for epoch in history.epochs])
         return history
 
-    monkeypatch.setattr(trainer, "fit_samples", recorded)
+    monkeypatch.setattr(rounds, "train", recorded)
     return rates
 
 
@@ -90,7 +93,7 @@ def test_gradual_pruning_is_one_training_with_prunes_in_it(digits):
             1,
             learning_rate_schedule=lambda progress, epoch=epoch: linear((epoch + progress) / 4),
         )
-    np.testing.assert_array_equal(by_run[0].values, by_hand[0].values)
+    np.testing.assert_array_equal(by_run[0].state.values, by_hand[0].state.values)
     assert by_run[0].sparsity == pytest.approx(0.9, abs=1e-3)
 
 
@@ -155,7 +158,7 @@ def test_a_round_interrupted_while_it_prunes_is_undone(digits, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(network.storage), "paths", interrupted)
+        patch.setattr(type(network.state.storage), "paths", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pruner.run(digits.x_train, digits.y_train, 1)
     assert (network.sparsity, pruner.round) == (0, 0)
@@ -187,15 +190,12 @@ def test_rewinding_takes_back_what_is_left(digits, optimizer, execution):
     state = trainer.snapshot()
     assert state.updates == early.updates
     assert [vector.size for vector in state.vectors] == [
-        network.values.size,
-        network.values.size,
-        network.values.size if optimizer == "adam" else 0,
+        network.state.values.size,
+        network.state.values.size,
+        network.state.values.size if optimizer == "adam" else 0,
     ]
-    assert all(
-        not vector[: network.layout.biases[0]][network.live[: network.layout.biases[0]] == 0].any()
-        for vector in state.vectors
-        if vector.size
-    )
+    pruned = network.state.storage.live == 0
+    assert not any(vector[pruned].any() for vector in state.vectors if vector.size)
 
 
 def test_rewinding_each_round_is_a_lottery_ticket(digits):
@@ -207,11 +207,11 @@ def test_rewinding_each_round_is_a_lottery_ticket(digits):
     pruner.run(digits.x_train, digits.y_train, 5, rewind_to=start)
 
     twin, again = made()
-    again.prune(np.flatnonzero(~np.concatenate([mask.reshape(-1) for mask in network.masks])))
+    fp.Pruner(again).apply(network.masks)
     for weights, mask, then in zip(twin.weights, network.masks, first, strict=True):
         np.testing.assert_array_equal(weights, then * mask)
     again.fit(digits.x_train, digits.y_train, 5)
-    np.testing.assert_array_equal(network.values, twin.values)
+    np.testing.assert_array_equal(network.state.values, twin.state.values)
 
 
 def test_rewinding_to_what_is_no_earlier_state_changes_nothing(digits):
@@ -220,7 +220,7 @@ def test_rewinding_to_what_is_no_earlier_state_changes_nothing(digits):
     fp.Pruner(trainer, schedule=[0.9]).step()
     late = trainer.snapshot()
     trainer.restore(early)
-    before = network.values.copy()
+    before = network.state.values.copy()
     with pytest.raises(ValueError, match="state: expected a state from before the pruning, got one without weights of"):
         trainer.rewind(late)
     pruner = fp.Pruner(trainer, schedule=[0.5])
@@ -238,7 +238,7 @@ def test_rewinding_to_what_is_no_earlier_state_changes_nothing(digits):
     assert np.count_nonzero(masked.weights[0]) == 64 * 40
     with pytest.raises(ValueError, match="rewind_to: expected a snapshot of this trainer, got int"):
         pruner.run(digits.x_train, digits.y_train, 1, rewind_to=3)
-    np.testing.assert_array_equal(network.values, before)
+    np.testing.assert_array_equal(network.state.values, before)
     assert pruner.round == 0
 
 
@@ -280,12 +280,12 @@ def test_without_restore_best_the_last_state_stays(digits):
 def test_dropout_follows_the_density_of_the_layer_below():
     """Han et al. 2015, equation 3: D_r = D_o sqrt(C_r / C_o)."""
     _, trainer = made(dropout=0.4, input_dropout=0.1)
-    np.testing.assert_allclose(trainer._keep(), [0.9, 0.6, 1.0])
+    np.testing.assert_allclose(spans._keep(trainer), [0.9, 0.6, 1.0])
     fp.Pruner(trainer, schedule=[{0: 0.75, 1: 0.5}]).step()
-    np.testing.assert_allclose(trainer._keep(), [0.9, 1 - 0.4 / 2, 1.0])
+    np.testing.assert_allclose(spans._keep(trainer), [0.9, 1 - 0.4 / 2, 1.0])
     _, trainer = made(dropout=0.4, scale_dropout=False)
     fp.Pruner(trainer, schedule=[{0: 0.75}]).step()
-    np.testing.assert_allclose(trainer._keep(), [1.0, 0.6, 1.0])
+    np.testing.assert_allclose(spans._keep(trainer), [1.0, 0.6, 1.0])
 
 
 def test_dropout_of_inputs_is_another_training_and_the_full_batch_draws_anew(digits):
@@ -293,12 +293,12 @@ def test_dropout_of_inputs_is_another_training_and_the_full_batch_draws_anew(dig
     for rate in (0.0, 0.3):
         network, trainer = made(input_dropout=rate, batch_size=None)
         trainer.fit(digits.x_train, digits.y_train, 3)
-        values.append(network.values)
+        values.append(network.state.values)
     assert (values[0] != values[1]).any()
     network, trainer = made(input_dropout=0.3, batch_size=None)
     for _ in range(3):
         trainer.fit(digits.x_train, digits.y_train, 1)
-    np.testing.assert_array_equal(network.values, values[1]), "a step drops by its number, in one fit or in three"
+    np.testing.assert_array_equal(network.state.values, values[1]), "a step drops by its number, in one fit or in three"
 
 
 def test_input_dropout_does_not_depend_on_the_threads(digits):
@@ -306,17 +306,17 @@ def test_input_dropout_does_not_depend_on_the_threads(digits):
     for n_jobs in (1, 2, 3):
         network, trainer = made(input_dropout=0.3, dropout=0.2, batch_size=150, n_jobs=n_jobs)
         trainer.fit(digits.x_train, digits.y_train, 2)
-        values.append(network.values)
+        values.append(network.state.values)
     np.testing.assert_array_equal(values[0], values[1])
     np.testing.assert_array_equal(values[0], values[2])
 
 
 def test_large_sets_are_watched_alike_for_any_seed(monkeypatch):
     """The bits of a key are no signed number: half of all seeds would not fit into one."""
-    monkeypatch.setattr(fp.trainer, "_WATCHED", 3)
+    monkeypatch.setattr(evaluation, "_WATCHED", 3)
     x, y = np.eye(8, dtype="float32"), np.arange(8) % 2
     loss = "softmax_cross_entropy"
-    sets = [fp.Trainer(fp.MLP([8, 2]), seed=seed).training_set((x, y), loss) for seed in range(8)]
+    sets = [evaluation.training_set(fp.MLP([8, 2]), x, y, loss, seed) for seed in range(8)]
     some = [data.watched.x.argmax(axis=1).tolist() for data in sets]
     assert all(len(set(chosen)) == 3 for chosen in some)
     assert len(set(map(tuple, some))) > 4

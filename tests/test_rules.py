@@ -7,6 +7,7 @@ import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import prune_at
 
 import fastprune as fp
 from fastprune.rules import count_for, percentile
@@ -16,7 +17,7 @@ def network_of(*layers):
     """A float64 network with these weights, one (fan_out, fan_in) list a layer."""
     arrays = [np.array(layer, float) for layer in layers]
     network = fp.MLP([arrays[0].shape[1], *(len(array) for array in arrays)], dtype="float64")
-    network.values[: network.total_weights] = np.concatenate([array.reshape(-1) for array in arrays])
+    network.state.values[: network.total_weights] = np.concatenate([array.reshape(-1) for array in arrays])
     return network
 
 
@@ -143,7 +144,7 @@ def test_the_size_of_weights_is_of_no_matter(scale):
     for factor in (1, scale):
         for number, settings in ({"quality": 0.5}, {}), ({"sparsity": 0.5}, {"layer_rates": "lamp"}):
             network = fp.MLP([4, 2, 2], dtype=dtype)
-            network.values[:12] = values * np.dtype(dtype).type(factor)
+            network.state.values[:12] = values * np.dtype(dtype).type(factor)
             record = fp.Pruner(fp.Trainer(network), schedule=[0.0], **settings).step(**number)
             outcomes.append((masks(network), pytest.approx(record.removed_norm, rel=1e-6)))
     assert outcomes[:2] == outcomes[2:]
@@ -152,7 +153,7 @@ def test_the_size_of_weights_is_of_no_matter(scale):
 
 def test_std_is_measured_around_the_mean_of_the_live_weights():
     network = network_of([[0.5, -3.0, 3.0, 100.0]])
-    fp.Trainer(network).prune(np.array([3]))
+    prune_at(network, [3])
     deviation = np.std([0.5, -3.0, 3.0])
     assert 0.5 < 0.25 * deviation < 3
     record = prune(network, quality=0.25)
@@ -293,7 +294,7 @@ def test_scope_layer_gives_all_layers_the_same_sparsity(sizes, sparsity):
     network = fp.MLP(sizes)
     prune(network, sparsity=sparsity)
     total = count_for(sparsity, network.total_weights)
-    for size, live in zip(network.layer_sizes, network.layer_live_weights, strict=True):
+    for size, live in zip(network.layer_total_weights, network.layer_live_weights, strict=True):
         assert abs((size - live) - total * size / network.total_weights) < 1
 
 
@@ -315,7 +316,7 @@ def test_thresholds_remove_what_is_not_above_and_no_more(sizes, q, scope, min_ke
 @given(shapes, st.floats(0, 0.99), st.integers(0, 3))
 def test_min_keep_of_global_scope_is_exact_or_refused(sizes, sparsity, min_keep):
     network = fp.MLP(sizes)
-    possible = sum(max(0, size - min_keep) for size in network.layer_sizes)
+    possible = sum(max(0, size - min_keep) for size in network.layer_total_weights)
     wanted = count_for(sparsity, network.total_weights)
     if wanted > possible:
         with pytest.raises(ValueError, match="sparsity: expected a sparsity of at most"):
@@ -324,7 +325,7 @@ def test_min_keep_of_global_scope_is_exact_or_refused(sizes, sparsity, min_keep)
         return
     prune(network, sparsity=sparsity, scope="global", min_keep=min_keep)
     assert network.total_weights - network.live_weights == wanted
-    for size, live in zip(network.layer_sizes, network.layer_live_weights, strict=True):
+    for size, live in zip(network.layer_total_weights, network.layer_live_weights, strict=True):
         assert live >= min(size, min_keep)
 
 
@@ -462,7 +463,7 @@ def test_a_step_by_deviations_knows_no_random_criterion():
 def test_weights_on_no_path_are_not_effective_and_units_without_path_are_dead():
     network = network_of([[1.0, 0.0], [0.0, 0.0], [2.0, 1.0], [3.0, 0.0]], [[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
     trainer = fp.Trainer(network)
-    trainer.prune(np.flatnonzero(network.values[: network.total_weights] == 0))
+    fp.Pruner(trainer).apply([weights != 0 for weights in network.weights])
     # Unit 0 leads nowhere, unit 1 is not reached, unit 2 leads nowhere; unit 3 works: one weight in, two out.
     assert network.live_weights == 7
     assert network.dead_units == [3]
@@ -470,4 +471,4 @@ def test_weights_on_no_path_are_not_effective_and_units_without_path_are_dead():
     record = fp.Pruner(trainer, schedule=[0.0]).step(q={0: 0.0})
     assert record.dead_units == (3,)
     assert record.effective_sparsity == network.effective_sparsity
-    assert network.sparsify().sizes == [2, 1, 2]
+    assert network.freeze().sizes == [2, 1, 2]

@@ -22,10 +22,10 @@ def pruner(digits):
 
 def test_curves_are_those_of_layers_pruned_alone(digits, pruner):
     trainer = pruner.trainer
-    values, masks = trainer.network.values.copy(), trainer.network.masks
+    values, masks = trainer.network.state.values.copy(), trainer.network.masks
     data = digits.x_test, digits.y_test
     scan = pruner.sensitivity(*data, sparsities=[0.5, 0.9])
-    np.testing.assert_array_equal(trainer.network.values, values)
+    np.testing.assert_array_equal(trainer.network.state.values, values)
     assert all((now == then).all() for now, then in zip(trainer.network.masks, masks, strict=True))
     assert pruner.round == 0
     assert (scan.layers, scan.sparsities) == ((0, 1, 2), (0.5, 0.9))

@@ -25,7 +25,7 @@ def same(state, other):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(state.storage.live, other.storage.live)
-    for ours, theirs in zip(state.storage.weights, other.storage.weights, strict=True):
+    for ours, theirs in zip(state.storage.patterns, other.storage.patterns, strict=True):
         assert (ours is None) == (theirs is None)
         for one, another in zip(ours or (), theirs or (), strict=True):
             assert one.dtype == another.dtype

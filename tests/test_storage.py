@@ -54,7 +54,7 @@ def test_positions_and_marks_are_those_of_the_masks(network):
         live = part(found.live, found.layout.weights, layer)
         assert live.sum() == mask.sum()
         assert live.size == (mask.size if execution[layer] == "dense" else mask.sum())
-        assert found.layout.sparse[layer] == (found.weights[layer] is not None) == (execution[layer] == "sparse")
+        assert found.layout.sparse[layer] == (found.patterns[layer] is not None) == (execution[layer] == "sparse")
     assert found.live[found.layout.biases[0] :].all()
     assert found.live.size == found.layout.biases[-1] == found.layout.weights[-1] + sum(sizes[1:])
     np.testing.assert_array_equal(np.diff(found.layout.biases), sizes[1:])
@@ -116,29 +116,36 @@ def test_lines_are_walked_in_blocks_if_they_have_enough_weights_in_each():
 
 
 @given(layers(), st.data())
-def test_what_is_left_is_what_a_fresh_storage_has(network, data):
-    """And the vectors that are joined hold each weight's own number."""
+def test_every_number_is_traced_to_where_it_was(network, data):
+    """From one storage to any other of the same sizes: weights go and come, layers become dense or sparse."""
+    sizes, execution, masks = network
+    old = stored(*network)
+    later = [data.draw(EXECUTION) for _ in execution]
+    new_masks = [data.draw(st_numpy.arrays(bool, mask.shape)) for mask in masks]
+    new = stored(sizes, later, new_masks)
+    sources = new.sources(old)
+    assert sources.size == new.live.size
+    for layer, (mask, new_mask) in enumerate(zip(masks, new_masks, strict=True)):
+        kept_by_old = np.arange(mask.size) if execution[layer] == "dense" else np.flatnonzero(mask)
+        kept_by_new = np.arange(mask.size) if later[layer] == "dense" else np.flatnonzero(new_mask)
+        where = np.full(mask.size, -1)
+        where[kept_by_old] = old.layout.weights[layer] + np.arange(kept_by_old.size)
+        np.testing.assert_array_equal(part(sources, new.layout.weights, layer), where[kept_by_new])
+    np.testing.assert_array_equal(sources[new.layout.biases[0] :], old.layout.biases[0] + np.arange(sum(sizes[1:])))
+
+
+@given(layers(), st.data())
+def test_other_live_weights_make_the_storage_that_is_made_of_them(network, data):
     sizes, execution, masks = network
     before = stored(*network)
-    after = [mask & data.draw(st_numpy.arrays(bool, mask.shape)) for mask in masks]
-    numbers, removed = [], []
-    for layer, (mask, new) in enumerate(zip(masks, after, strict=True)):
-        where = np.arange(mask.size) if execution[layer] == "dense" else np.flatnonzero(mask)
-        numbers.append(1000 * layer + where)
-        removed.append(before.layout.weights[layer] + np.flatnonzero(~new.reshape(-1)[where]))
-    vector = np.concatenate([*numbers, np.arange(sum(sizes[1:])) - 1000])
+    after = [data.draw(st_numpy.arrays(bool, mask.shape)) for mask in masks]
     old_live = before.live.copy()
-    found, left = before.without(np.concatenate(removed))
+    found = before.with_live([np.flatnonzero(mask) for mask in after])
     expected = stored(sizes, execution, after)
     np.testing.assert_array_equal(found.live, expected.live)
     for one, other in zip(found.layout, expected.layout, strict=True):
         for array, twin in zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]:
             np.testing.assert_array_equal(array, twin)
-    joined = storage.join(vector, left)
-    for layer, new in enumerate(after):
-        where = np.arange(new.size) if execution[layer] == "dense" else np.flatnonzero(new)
-        np.testing.assert_array_equal(part(joined, found.layout.weights, layer), 1000 * layer + where)
-    np.testing.assert_array_equal(joined[found.layout.biases[0] :], np.arange(sum(sizes[1:])) - 1000)
     np.testing.assert_array_equal(before.live, old_live)
 
 
@@ -159,12 +166,12 @@ def test_the_rule_of_density_and_shape(fan_in, fan_out, live, sparse):
     rest = np.arange(fan_in * fan_out)[:live]
     assert storage.from_positions([fan_in, fan_out], ["auto"], TANH, [rest]).layout.sparse[0] == sparse
     whole = storage.from_positions([fan_in, fan_out], ["auto"], TANH, [None])
-    assert whole.without(np.arange(live, fan_in * fan_out))[0].layout.sparse[0] == sparse
+    assert whole.with_live([rest]).layout.sparse[0] == sparse
 
 
 def test_full_has_all_weights():
     found = storage.from_positions([5, 40, 3], ["auto", "auto"], TANH, [None, None])
-    assert [weights is None for weights in found.weights] == [True, False]
+    assert [pattern is None for pattern in found.patterns] == [True, False]
     assert found.live.all()
     assert found.live.size == 200 + 120 + 43
     np.testing.assert_array_equal(found.positions(0), np.arange(200))
@@ -223,23 +230,3 @@ def test_paths_are_those_of_the_masks(network):
         )
     assert count == sum(int((mask & np.outer(on[i + 1], to[i])).sum()) for i, mask in enumerate(masks))
     assert dead == [int((~(to[i] & on[i])).sum()) for i in range(1, len(sizes) - 1)]
-
-
-@given(layers(), st.data())
-def test_what_is_left_is_found_in_what_was(network, data):
-    sizes, execution, masks = network
-    fewer = [mask & data.draw(st_numpy.arrays(bool, mask.shape)) for mask in masks]
-    then = stored(sizes, execution, masks)
-    # A layer may have become sparse since, never dense.
-    later = [data.draw(st.sampled_from(["sparse", how])) for how in execution]
-    now = stored(sizes, later, fewer)
-    found = then.find(now)
-    values = np.arange(then.live.size)
-    for layer, mask in enumerate(fewer):
-        full = np.full(mask.size, -1)
-        full[then.positions(layer)] = part(values, then.layout.weights, layer)[
-            part(then.live, then.layout.weights, layer) > 0
-        ]
-        where = part(found, now.layout.weights, layer)[part(now.live, now.layout.weights, layer) > 0]
-        np.testing.assert_array_equal(full[np.flatnonzero(mask)], where)
-    np.testing.assert_array_equal(found[now.layout.biases[0] :], values[then.layout.biases[0] :])

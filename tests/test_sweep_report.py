@@ -18,7 +18,7 @@ from fastprune.sweep.engine import Failure
 from fastprune.sweep.report import page, write_report
 from fastprune.sweep.results import Results, Spread
 from fastprune.sweep.run import make_report
-from fastprune.sweep.store import Progress
+from fastprune.sweep.store import Cell
 
 GRID = [*SMALL, "--dataset", "digits,wine", "--rule", "percentile,std"]
 PLOTS = ("accuracy", "density", "seconds", "weights", "mask")
@@ -137,7 +137,7 @@ def cell(seed, accuracies, lives, **settings):
         Record(**{**values, "round": i, "after_validation_accuracy": a, "after_test_accuracy": a, "live": live})
         for i, (a, live) in enumerate(zip(accuracies, lives, strict=True))
     )
-    return Progress(Settings(seed=seed, rounds=len(records) - 1, **settings), "").with_(*records)
+    return Cell(Settings(seed=seed, rounds=len(records) - 1, **settings), "").with_(*records)
 
 
 def best(*cells):

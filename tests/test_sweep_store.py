@@ -19,7 +19,7 @@ import fastprune as fp
 from fastprune.sweep.cell import Record
 from fastprune.sweep.command import main
 from fastprune.sweep.config import Settings, Sweep
-from fastprune.sweep.store import Progress, Store
+from fastprune.sweep.store import Cell, Store
 
 # Two cells of one dense network, two of another; the last rounds do not hold up, so that an earlier network is kept.
 GRID = [*SMALL, "--rule", "percentile,std", "--rounds", "5", "--q", "60", "--jobs", "2"]
@@ -246,11 +246,11 @@ def test_a_lock_that_is_none_is_an_error_of_its_own(tmp_path, capsys):
 
 
 def test_a_setting_that_came_later_had_its_default_before(tmp_path):
-    progress = Progress(Settings(q=3.0), "abc").with_(record(0, 0.9), record(1, 0.9))
+    progress = Cell(Settings(q=3.0), "abc").with_(record(0, 0.9), record(1, 0.9))
     text = progress.to_text().replace('"min_keep": 0, ', "")
-    assert Progress.from_text(text, progress.settings) == progress
+    assert Cell.from_text(text, progress.settings) == progress
     with pytest.raises(ValueError, match="min_keep = 0, not 1"):
-        Progress.from_text(text, replace(progress.settings, min_keep=1))
+        Cell.from_text(text, replace(progress.settings, min_keep=1))
 
 
 def test_the_number_of_workers_and_threads_makes_no_difference(whole, tmp_path):
@@ -401,7 +401,7 @@ def record(number, accuracy, failed=False):
 
 def test_the_best_round_is_the_last_that_holds_up():
     cell = Settings(rounds=4, max_drop=0.01)
-    progress = Progress(cell, "").with_(record(0, 0.90), record(1, 0.88), record(2, 0.895), record(3, 0.85))
+    progress = Cell(cell, "").with_(record(0, 0.90), record(1, 0.88), record(2, 0.895), record(3, 0.85))
     assert (progress.best, progress.finished) == (2, False)
     assert progress.with_(record(4, 0.89)).best == 4  # 0.89 is 0.01 less than 0.90
     assert progress.with_(record(4, 0.95, failed=True)).best == 2
@@ -412,14 +412,14 @@ def test_the_best_round_is_the_last_that_holds_up():
 
 def test_progress_as_text_is_the_same_progress():
     cell = Settings(hidden=(3, 2), seed=4)
-    progress = Progress(cell, "abc").with_(record(0, 0.9)._replace(layer_sparsity=[0.1, 0.2], events=["failed"]))
-    assert Progress.from_text(progress.to_text(), cell) == progress
+    progress = Cell(cell, "abc").with_(record(0, 0.9)._replace(layer_sparsity=[0.1, 0.2], events=["failed"]))
+    assert Cell.from_text(progress.to_text(), cell) == progress
     assert progress.records == [progress.last]
     assert progress.last.layer_sparsity == [0.1, 0.2]
     other = replace(cell, q=3.0)  # shares the dense network
-    assert Progress.from_text(progress.to_text(), other) == replace(progress, settings=other)
+    assert Cell.from_text(progress.to_text(), other) == replace(progress, settings=other)
     with pytest.raises(ValueError, match=r"the record of a cell with hidden = \[3, 2\], not \[3\]"):
-        Progress.from_text(progress.to_text(), replace(cell, hidden=(3,)))
+        Cell.from_text(progress.to_text(), replace(cell, hidden=(3,)))
 
 
 def test_no_process_outlives_a_killed_command(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastprune as fp
+from fastprune.evaluation import training_set
 
 RNG = np.random.default_rng(0)
 
@@ -15,7 +16,7 @@ def knowing(count, positives, told):
     y = np.zeros(count, int)
     y[np.random.default_rng(3).permutation(count)[:positives]] = 1
     network = fp.MLP([1, 1], loss="sigmoid_cross_entropy")
-    network.values[:] = [20.0, -10.0] if told else [0.0, np.log(positives / (count - positives))]
+    network.state.values[:] = [20.0, -10.0] if told else [0.0, np.log(positives / (count - positives))]
     return y[:, np.newaxis], y, network
 
 
@@ -29,7 +30,7 @@ def test_a_rare_class_hides_no_collapse(count, positives):
     watched = []
     for seed in range(20):
         trainer = fp.Trainer(network, seed=seed)
-        watched.append(trainer.training_set((x, y), network.loss).watched.targets.sum())
+        watched.append(training_set(network, x, y, network.loss, seed).watched.targets.sum())
         with pytest.warns(fp.TrainingWarning, match="training collapsed: the network gives one answer"):
             history = trainer.fit(x, y, 0)
         assert history.collapsed
@@ -42,7 +43,7 @@ def test_a_rare_class_that_is_told_is_no_collapse():
     watched = []
     for seed in range(20):
         trainer = fp.Trainer(network, seed=seed)
-        watched.append(trainer.training_set((x, y), network.loss).watched.targets.sum())
+        watched.append(training_set(network, x, y, network.loss, seed).watched.targets.sum())
         history = trainer.fit(x, y, 0)
         assert (history.collapsed, history.train.one_answer) == (False, False)
         (record,) = fp.Pruner(trainer, schedule=[0.0]).run(x, y, 0)
@@ -54,8 +55,8 @@ def test_a_rare_class_of_several():
     y = np.repeat([0, 1, 2], [3000, 3000, 3])
     x = np.where(y == 1, 1.0, -1.0)[:, np.newaxis]
     network = fp.MLP([1, 3], loss="softmax_cross_entropy")
-    network.values[:] = 0
-    network.values[-3:] = np.log([0.5, 0.4995, 0.0005])
+    network.state.values[:] = 0
+    network.state.values[-3:] = np.log([0.5, 0.4995, 0.0005])
     with pytest.warns(fp.TrainingWarning, match="training collapsed"):
         assert fp.Trainer(network).fit(x, y, 0).collapsed
 
@@ -65,8 +66,8 @@ def test_labels_that_are_all_the_same_leave_nothing_to_learn():
     x = RNG.normal(size=(50, 3))
     for label in (0.5, 0.3, 0.0, 1.0):
         network = fp.MLP([3, 1], loss="sigmoid_cross_entropy")
-        network.values[:] = 0
-        network.values[-1] = np.log(label / (1 - label)) if 0 < label < 1 else 100 * (2 * label - 1)
+        network.state.values[:] = 0
+        network.state.values[-1] = np.log(label / (1 - label)) if 0 < label < 1 else 100 * (2 * label - 1)
         evaluation = fp.Trainer(network).evaluate(x, np.full(50, label))
         assert (evaluation.one_answer, evaluation.collapsed) == (True, False)
 
@@ -77,9 +78,9 @@ def test_of_labels_between_0_and_1_only_what_can_be_learned_counts():
     y = np.where(x > 0, 0.48, 0.45)
     network = fp.MLP([1, 1], loss="sigmoid_cross_entropy", dtype="float64")
     low, middle, high = (np.log(p / (1 - p)) for p in (0.45, 0.465, 0.48))
-    network.values[:] = [0.0, middle]
+    network.state.values[:] = [0.0, middle]
     assert fp.Trainer(network).evaluate(x, y).collapsed
-    network.values[:] = [high - low, low]
+    network.state.values[:] = [high - low, low]
     evaluation = fp.Trainer(network).evaluate(x, y)
     assert (evaluation.one_answer, evaluation.collapsed) == (True, False)
 
@@ -88,7 +89,7 @@ def test_one_answer_that_is_no_collapse_is_an_event_and_a_warning():
     """The network puts all samples into the larger class, but its probabilities tell the classes apart."""
     y = np.repeat([0, 1], [107, 74])
     network = fp.MLP([1, 1], dtype="float64", loss="sigmoid_cross_entropy")
-    network.values[:] = [2.0, -2.1]
+    network.state.values[:] = [2.0, -2.1]
     pruner = fp.Pruner(fp.Trainer(network), schedule=[0.0, 0.0])
     with pytest.warns(
         fp.TrainingWarning, match="after rounds 1, 2 the network gives one answer to all training"

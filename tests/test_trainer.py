@@ -9,7 +9,7 @@ import reference
 import threadpoolctl
 
 import fastprune as fp
-from fastprune import blas, evaluation, trainer
+from fastprune import blas, evaluation, spans
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def test_momentum_and_nesterov_and_decay_are_the_twins():
     x, y = blobs()
     network = fp.MLP([4, 8, 3], dtype="float64", activation="tanh")
     settings = {"momentum": 0.8, "nesterov": True, "l1": 0.002, "l2": 0.03}
-    w, v = network.values.copy(), np.zeros_like(network.values)
+    w, v = network.state.values.copy(), np.zeros_like(network.state.values)
     decay = np.arange(w.size) < network.total_weights
-    bounds = network.layout
+    bounds = network.state.storage.layout
     for step in range(6):
         weights = [
             w[a:b].reshape(shape)
@@ -65,7 +65,7 @@ def test_momentum_and_nesterov_and_decay_are_the_twins():
         rate = 0.2 * (1 - step / 6)
         w, v = reference.sgd_step(w, v, g, np.ones(w.size), rate, 0.8, True, 0.002 * decay, 0.03 * decay)
     fp.Trainer(network, learning_rate=0.2, learning_rate_schedule="linear", batch_size=None, **settings).fit(x, y, 6)
-    np.testing.assert_allclose(network.values, w, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(network.state.values, w, rtol=1e-10, atol=1e-13)
 
 
 def test_regression_and_binary_labels():
@@ -132,7 +132,7 @@ def test_learning_rate_schedules(name, factors):
 
 
 def test_same_seed_same_bits():
-    runs = [trained(3, dropout=0.3, seed=seed)[0].values for seed in (0, 0, 1)]
+    runs = [trained(3, dropout=0.3, seed=seed)[0].state.values for seed in (0, 0, 1)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert (runs[0] != runs[2]).any()
 
@@ -140,10 +140,10 @@ def test_same_seed_same_bits():
 def test_same_bits_whatever_the_length_of_spans(monkeypatch):
     values = []
     for flop in (1, 3e6, 1e9):
-        monkeypatch.setattr(trainer, "_SPAN_FLOP", flop)
+        monkeypatch.setattr(spans, "_SPAN_FLOP", flop)
         network, history = trained(6, dropout=0.3, learning_rate=0.02)
         assert not history.restored  # where it can go back to does depend on the spans
-        values.append(network.values)
+        values.append(network.state.values)
     np.testing.assert_array_equal(values[0], values[1])
     np.testing.assert_array_equal(values[0], values[2])
 
@@ -159,13 +159,14 @@ def test_same_bits_beside_another_training():
     assert history.train.loss < 0.8 * train(2)[1].train.loss
     found = []
     threads = [
-        threading.Thread(target=lambda epochs=epochs: found.append(train(epochs)[0].values)) for epochs in (2, 30, 30)
+        threading.Thread(target=lambda epochs=epochs: found.append(train(epochs)[0].state.values))
+        for epochs in (2, 30, 30)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    same = [np.array_equal(values, network.values) for values in found]
+    same = [np.array_equal(values, network.state.values) for values in found]
     assert sorted(same) == [False, True, True]
     assert not blas._users
 
@@ -213,7 +214,7 @@ def test_blas_gets_its_threads_back_whoever_leaves_last():
 
 def scattered(network, vector):
     """The weights of a vector of stored parameters, in full; what is not stored is 0."""
-    return [network._scattered(layer, vector[low:high]) for layer, (low, high) in network._bounds()]
+    return [network.state.storage.matrix(layer, vector) for layer in range(network.n_layers)]
 
 
 @pytest.mark.parametrize("execution", ["dense", "sparse", ["sparse", "dense"]])
@@ -240,7 +241,7 @@ def test_pruned_weights_and_their_state_stay_zero(execution):
 @pytest.mark.filterwarnings("ignore:training collapsed")
 def test_the_best_state_is_kept(monkeypatch):
     """A learning rate that grows: the loss falls, then rises; the end is worse than the middle."""
-    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", 1)
     x, y = blobs()
     network = fp.MLP([4, 8, 3])
     rate = {"learning_rate": 0.05, "learning_rate_schedule": lambda progress: 1 if progress < 0.7 else 60}
@@ -258,7 +259,7 @@ def test_the_best_state_is_kept(monkeypatch):
 )
 def test_the_best_state_of_mini_batches_is_the_best_of_those_it_ended_epochs_with(monkeypatch, settings):
     """Not the one that began the epoch with the best mean: that mean is of what the epoch learned, under dropout."""
-    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1e6)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", 1e6)
     x, y = blobs()
     network = fp.MLP([4, 8, 3])
     # A jump by 100 let the loss grow to 1e27 times the best.
@@ -282,13 +283,13 @@ def test_the_best_state_of_mini_batches_is_the_best_of_those_it_ended_epochs_wit
 
 @pytest.mark.filterwarnings("ignore:training collapsed")
 def test_states_of_large_sets_are_compared_by_a_part_of_them(monkeypatch):
-    monkeypatch.setattr(trainer, "_WATCHED", 20)
-    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
+    monkeypatch.setattr(evaluation, "_WATCHED", 20)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", 1)
     rate = {"learning_rate": 0.05, "learning_rate_schedule": lambda progress: 1 if progress < 0.5 else 100}
     network, history = trained(6, **rate)
     assert history.restored
     x, y = blobs()
-    some = fp.Trainer(network).training_set((x, y), "softmax_cross_entropy").watched
+    some = evaluation.training_set(network, x, y, "softmax_cross_entropy", 0).watched
     assert history.train == fp.Trainer(network).evaluate(some.x, some.labels)
     assert len(some.x) == len(some.labels) == 20
     assert {(*row, label) for row, label in zip(some.x, some.labels, strict=True)} < {
@@ -313,10 +314,10 @@ def test_a_collapse_is_one_of_all_parts(monkeypatch):
     monkeypatch.setattr(evaluation, "_LOGITS", 1)
     y = np.arange(128) % 2
     network = fp.MLP([1, 2], dtype="float64", loss="softmax_cross_entropy")
-    network.values[:] = 0
+    network.state.values[:] = 0
     x = np.repeat([[1.0], [-1.0]], 64, axis=0)
     assert fp.Trainer(network).evaluate(x, y).collapsed
-    network.values[0] = 1e-9
+    network.state.values[0] = 1e-9
     assert not fp.Trainer(network).evaluate(x, y).collapsed
 
 
@@ -347,7 +348,7 @@ def test_restored_state_includes_masks_momentum_and_the_count_of_updates(optimiz
         for now, then in zip(trainer.snapshot().vectors, state.vectors, strict=True):
             np.testing.assert_array_equal(now, then)
         trainer.fit(x, y, 2)
-        ends.append(trainer.network.values.copy())
+        ends.append(trainer.network.state.values.copy())
         fp.Pruner(trainer, schedule=[0.0]).step(sparsity=0.9)
         trainer.fit(x, y, 2)
     np.testing.assert_array_equal(*ends)
@@ -356,7 +357,7 @@ def test_restored_state_includes_masks_momentum_and_the_count_of_updates(optimiz
 
 @pytest.mark.parametrize("flop", [1, 1e9])
 def test_convergence(monkeypatch, flop):
-    monkeypatch.setattr(trainer, "_SPAN_FLOP", flop)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", flop)
     tolerance, patience = 1e-3, 5
     _, history = trained(2000, tolerance=tolerance, patience=patience, batch_size=None, learning_rate=0.3)
     assert history.converged
@@ -375,7 +376,7 @@ def test_convergence(monkeypatch, flop):
 
 @pytest.mark.parametrize("flop", [1, 1e9])
 def test_divergence_names_the_epoch_and_restores(monkeypatch, flop):
-    monkeypatch.setattr(trainer, "_SPAN_FLOP", flop)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", flop)
     x, y = blobs()
     y = y.astype("float32")
     network = fp.MLP([4, 16, 1])
@@ -392,7 +393,7 @@ def test_divergence_names_the_epoch_and_restores(monkeypatch, flop):
     assert f"epoch {error.value.epoch} of 40" in str(error.value)
     assert 20 < error.value.epoch < 30
     after = tame.evaluate(x, y)
-    assert np.isfinite(network.values).all()
+    assert np.isfinite(network.state.values).all()
     assert np.isfinite(after.loss)
     if flop == 1:  # a state a step: the last finite one is the one just before
         assert after.loss > before.loss
@@ -402,28 +403,28 @@ def test_divergence_names_the_epoch_and_restores(monkeypatch, flop):
 def test_divergence_of_the_last_update_is_found(monkeypatch):
     x, y = blobs()
     network = fp.MLP([4, 16, 1])
-    before = network.values.copy()
+    before = network.state.values.copy()
     with pytest.raises(fp.DivergenceError, match=r"the loss became (nan|inf) in epoch 1 of 1; .*restored"):
         fp.Trainer(network, learning_rate=1e38, batch_size=None).fit(x, y.astype("float32"), 1)
-    np.testing.assert_array_equal(network.values, before)
+    np.testing.assert_array_equal(network.state.values, before)
 
 
 def test_weights_that_become_infinite_at_a_finite_loss_are_found():
     """A saturated unit is 1 whatever its weight; that one is multiplied by 1 - 3 at each step."""
     network = fp.MLP([1, 1, 1], activation="tanh")
-    network.values[:] = [-3e38, 0.1, 0.0, 0.0]
-    before = network.values.copy()
+    network.state.values[:] = [-3e38, 0.1, 0.0, 0.0]
+    before = network.state.values.copy()
     trainer = fp.Trainer(network, learning_rate=3.0, l2=1.0, momentum=0.0, batch_size=None, restore_best=False)
     with pytest.raises(fp.DivergenceError, match="a weight, or what the optimizer keeps of it, became infinite"):
         trainer.fit([[1.0]], [0.5], 1)
-    np.testing.assert_array_equal(network.values, before)
-    network.values[0] = -np.inf
+    np.testing.assert_array_equal(network.state.values, before)
+    network.state.values[0] = -np.inf
     with pytest.raises(ValueError, match=r"network: expected .* to begin with, got infinite or NaN for a weight"):
         trainer.fit([[1.0]], [0.5], 1)
 
 
 def test_callback_sees_progress_and_may_stop(monkeypatch):
-    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", 1)
     seen = []
     trained(2, batch_size=16, fit={"callback": seen.append})
     assert [p.step for p in seen] == list(range(1, 9))
@@ -436,16 +437,16 @@ def test_callback_sees_progress_and_may_stop(monkeypatch):
 
     x, y = blobs()
     network = fp.MLP([4, 8, 3])
-    start = network.values.copy()
+    start = network.state.values.copy()
     with pytest.raises(KeyboardInterrupt):
         fp.Trainer(network, batch_size=16).fit(x, y, 2, callback=stop)
-    assert (network.values != start).any()
-    assert np.isfinite(network.values).all()
+    assert (network.state.values != start).any()
+    assert np.isfinite(network.state.values).all()
 
 
 def test_a_callback_that_trains_the_network_is_found(monkeypatch):
     """By the same trainer, too: both trainings would write into the same arrays."""
-    monkeypatch.setattr(trainer, "_SPAN_FLOP", 1)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", 1)
     x, y = blobs()
     network = fp.MLP([4, 8, 3])
     first = fp.Trainer(network, batch_size=16, restore_best=False)
@@ -480,8 +481,8 @@ def test_collapse_is_the_entropy_of_the_labels_or_worse(outputs):
     y = np.repeat([0, 1], [107, 74])
     x = np.random.default_rng(0).normal(size=(181, 3))
     network = fp.MLP([3, outputs])
-    network.values[:] = 0
-    biases = network.values[network.layout.biases[0] :]
+    network.state.values[:] = 0
+    biases = network.state.values[network.state.storage.layout.biases[0] :]
     tell = fp.Trainer(network).evaluate
     biases[-1] = np.log(74 / 107)
     evaluation = tell(x, y)
@@ -491,7 +492,7 @@ def test_collapse_is_the_entropy_of_the_labels_or_worse(outputs):
     biases[-1] = -3.0  # surer of the same answer, and wrong more dearly
     assert tell(x, y).loss > 1
     assert tell(x, y).collapsed
-    network.values[0 if outputs == 1 else 3] = 5.0  # answers differ, however badly
+    network.state.values[0 if outputs == 1 else 3] = 5.0  # answers differ, however badly
     assert not tell(x, y).collapsed
 
 
@@ -499,7 +500,7 @@ def test_a_constant_answer_with_a_loss_below_the_entropy_is_no_collapse():
     """All samples are put into the larger class, but with probabilities that tell the classes apart."""
     y = np.repeat([0, 1], [107, 74])
     network = fp.MLP([1, 1], dtype="float64", loss="sigmoid_cross_entropy")
-    network.values[:] = [2.0, -2.1]
+    network.state.values[:] = [2.0, -2.1]
     evaluation = fp.Trainer(network).evaluate(y.reshape(-1, 1), y)
     assert len(set(network.predict(y.reshape(-1, 1)))) == 1
     assert not evaluation.collapsed
@@ -508,9 +509,9 @@ def test_a_constant_answer_with_a_loss_below_the_entropy_is_no_collapse():
 def test_epochs_0_only_evaluates():
     x, y = blobs()
     network = fp.MLP([4, 8, 3])
-    before = network.values.copy()
+    before = network.state.values.copy()
     history = fp.Trainer(network).fit(x, y, 0)
-    np.testing.assert_array_equal(network.values, before)
+    np.testing.assert_array_equal(network.state.values, before)
     assert history.epochs == ()
     assert history.train == fp.Trainer(network).evaluate(x, y)
 
@@ -621,7 +622,7 @@ def test_what_can_be_called_is_called(function):
 @pytest.mark.parametrize("function", [1, "print", lambda: 1.0, lambda progress, more: 1.0, [len]])
 def test_what_cannot_be_called_is_refused_before_training(function):
     network = fp.MLP([4, 3])
-    before = network.values.copy()
+    before = network.state.values.copy()
     with pytest.raises(ValueError, match="callback: expected a function of a Progress, got"):
         fp.Trainer(network).fit(X, Y, 1, callback=function)
     with pytest.raises(ValueError, match="learning_rate_schedule: expected one of 'constant'"):
@@ -632,7 +633,7 @@ def test_what_cannot_be_called_is_refused_before_training(function):
     for name in ("callback", "on_round", "learning_rate_schedule"):
         with pytest.raises(ValueError, match=f"{name}: expected"):
             pruner.run(X, Y, 1, **{name: function})
-    np.testing.assert_array_equal(network.values, before)
+    np.testing.assert_array_equal(network.state.values, before)
     assert (network.loss, pruner.round) == (None, 0)
 
 
@@ -660,19 +661,19 @@ def test_what_cannot_be_called_is_refused_before_training(function):
 )
 def test_bad_data_changes_nothing(arguments, message):
     network = fp.MLP([4, 3])
-    before = network.values.copy()
+    before = network.state.values.copy()
     with pytest.raises(ValueError, match=message):
         fp.Trainer(network).fit(**{"x": X, "y": Y, "epochs": 1, **arguments})
-    np.testing.assert_array_equal(network.values, before)
+    np.testing.assert_array_equal(network.state.values, before)
     assert network.loss is None
 
 
 def test_a_schedule_that_is_no_number_is_refused():
     network = fp.MLP([4, 3])
-    before = network.values.copy()
+    before = network.state.values.copy()
     with pytest.raises(ValueError, match=r"learning_rate_schedule: expected factors in \[0, inf\), got -1"):
         fp.Trainer(network, batch_size=1, learning_rate_schedule=lambda p: -1 if p > 0.5 else 1).fit(X, Y, 2)
-    np.testing.assert_array_equal(network.values, before)
+    np.testing.assert_array_equal(network.state.values, before)
 
 
 def test_labels_that_do_not_fit_a_single_output_name_the_way_out():
@@ -688,20 +689,8 @@ def test_whole_numbers_are_classes_whatever_their_dtype():
         network = fp.MLP([4, 3])
         fp.Trainer(network).fit(X, labels, 1)
         assert network.loss == "softmax_cross_entropy"
-        values.append(network.values)
+        values.append(network.state.values)
     assert all(np.array_equal(values[0], other) for other in values)
-
-
-def test_positions_to_prune_are_those_of_weights():
-    trainer = fp.Trainer(fp.MLP([4, 3]))
-    for bad in (None, 3, [[1, 2]], [0.5], ["a"], np.ma.masked_equal([1, 2], 1)):
-        with pytest.raises(ValueError, match="removed: expected integers"):
-            trainer.prune(bad)
-    trainer.prune([])
-    for position in (-1, 12):
-        with pytest.raises(ValueError, match=r"removed: expected positions in 0 .. 11"):
-            trainer.prune(np.array([0, position]))
-    assert trainer.network.live.all()
 
 
 def test_divergence_comes_whole_from_another_process():
@@ -718,16 +707,16 @@ def test_trainers_can_be_pickled():
     trainer.fit(X, Y, 2)
     clone = pickle.loads(pickle.dumps(trainer))
     assert clone.fit(X, Y, 2).epochs == trainer.fit(X, Y, 2).epochs
-    np.testing.assert_array_equal(clone.network.values, trainer.network.values)
+    np.testing.assert_array_equal(clone.network.state.values, trainer.network.state.values)
 
 
 def test_a_state_is_put_back_only_where_it_came_from():
     trainer = fp.Trainer(fp.MLP([4, 3]))
-    before = trainer.network.values.copy()
+    before = trainer.network.state.values.copy()
     for state in (fp.Trainer(fp.MLP([5, 3])).snapshot(), fp.Trainer(fp.MLP([4, 3]), optimizer="adam").snapshot(), None):
         with pytest.raises(ValueError, match="state: expected a snapshot of this trainer"):
             trainer.restore(state)
-    np.testing.assert_array_equal(trainer.network.values, before)
+    np.testing.assert_array_equal(trainer.network.state.values, before)
 
 
 def test_a_network_that_is_not_finite_to_begin_with_is_refused():

@@ -119,7 +119,7 @@ class Update(NamedTuple):
     l2: float
 
 
-class Recipe(NamedTuple):
+class Training(NamedTuple):
     """The settings of one training run."""
 
     loss: int

@@ -17,10 +17,10 @@ from fastprune.kernels.layout import (
     Ints,
     Layout,
     Parameters,
-    Recipe,
     Samples,
     Span,
     Team,
+    Training,
     Workspace,
 )
 from fastprune.kernels.linear import (
@@ -250,13 +250,60 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
             activate_backward(dbelow, below, unit, layout.activation, keep)
 
 
+@inner_kernel
+def forward_batch(
+    workspace: Workspace, layout: Layout, values: Floats, samples: Samples, batch: Batch, loss: int, team: Team
+) -> tuple[float, int]:
+    """Fill `activations` and the outputs' rows of `deltas` from gathered tiles; the batch's summed loss and hits."""
+    for layer in range(layout.sparse.size):
+        forward_layer(workspace, layout, layer, values, batch, team)
+        wait(team)
+    loss_of_batch(workspace, layout, samples, batch, loss, team)
+    wait(team)
+    total, hits = 0.0, 0
+    for tile in range(tiles_of(batch)):
+        total += workspace.losses[tile]
+        hits += workspace.hits[tile]
+    return total, hits
+
+
+@inner_kernel
+def backward_batch(
+    gradient: Floats, workspace: Workspace, layout: Layout, values: Floats, batch: Batch, team: Team
+) -> None:
+    """Fill `gradient` (P,) after `forward_batch`: with that of the mean loss, by each stored parameter."""
+    for layer in range(layout.sparse.size - 1, -1, -1):
+        parameter_gradient(workspace, layout, layer, gradient, batch, team)
+        if layer > 0:
+            input_gradient(workspace, layout, layer, values, batch, team)
+        wait(team)
+
+
+@kernel
+def batch_gradient(
+    gradient: Floats, workspace: Workspace, layout: Layout, values: Floats, samples: Samples, loss: int, team: Team
+) -> bool:
+    """gradient (P,) = that of the mean loss over all samples, by each stored parameter, live or not.
+
+    The workspace has a tile for each 64 samples. False if another thread of the team never came.
+    """
+    batch = Batch(0, samples.x.shape[0], np.uint64(0))
+    if not wait(team):
+        return False
+    gather_batch(workspace, layout, samples.x, batch, team)
+    wait(team)
+    forward_batch(workspace, layout, values, samples, batch, loss, team)
+    backward_batch(gradient, workspace, layout, values, batch, team)
+    return True
+
+
 @kernel
 def train_steps(
     parameters: Parameters,
     workspace: Workspace,
     layout: Layout,
     samples: Samples,
-    recipe: Recipe,
+    training: Training,
     span: Span,
     team: Team,
 ) -> int:
@@ -269,40 +316,27 @@ def train_steps(
     if not wait(team):
         return 0
     count = samples.x.shape[0]
-    layers = layout.sparse.size
-    batches = (count + recipe.batch - 1) // recipe.batch
-    shuffles, drops = derive(recipe.seed, SHUFFLE), derive(recipe.seed, DROPOUT)
+    batches = (count + training.batch - 1) // training.batch
+    shuffles, drops = derive(training.seed, SHUFFLE), derive(training.seed, DROPOUT)
     for s in range(span.rates.size):
         number = (span.step + s) % batches
         if batches > 1 and (s == 0 or number == 0):
             if team.thread == 0:
                 shuffle(workspace.order, derive(shuffles, updates + s - number))
             wait(team)
-        start = number * recipe.batch
+        start = number * training.batch
         key = derive(drops, updates + s)
-        batch = Batch(start, min(start + recipe.batch, count), key)
+        batch = Batch(start, min(start + training.batch, count), key)
         if batches > 1 or s == 0 or workspace.keep[0] < 1:  # a batch of all samples is the same at each step
             gather_batch(workspace, layout, samples.x, batch, team)
             wait(team)
-        for layer in range(layers):
-            forward_layer(workspace, layout, layer, parameters.values, batch, team)
-            wait(team)
-        loss_of_batch(workspace, layout, samples, batch, recipe.loss, team)
-        wait(team)
-        loss, hits = 0.0, 0
-        for tile in range(tiles_of(batch)):
-            loss += workspace.losses[tile]
-            hits += workspace.hits[tile]
+        loss, hits = forward_batch(workspace, layout, parameters.values, samples, batch, training.loss, team)
         if team.thread == 0:
             span.losses[s], span.hits[s] = loss, hits
         if not math.isfinite(loss):
             return s
-        for layer in range(layers - 1, -1, -1):
-            parameter_gradient(workspace, layout, layer, parameters.gradient, batch, team)
-            if layer > 0:
-                input_gradient(workspace, layout, layer, parameters.values, batch, team)
-            wait(team)
-        update_step(parameters, layout.biases[0], recipe.update, span.rates[s], updates + s, team)
+        backward_batch(parameters.gradient, workspace, layout, parameters.values, batch, team)
+        update_step(parameters, layout.biases[0], training.update, span.rates[s], updates + s, team)
         if team.thread == 0:
             span.updates[0] = updates + s + 1
         wait(team)

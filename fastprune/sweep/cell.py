@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from fastprune import check
 from fastprune.datasets import Dataset, load_dataset
-from fastprune.evaluation import Evaluation
 from fastprune.kernels.layout import Floats
 from fastprune.network import MLP
-from fastprune.pruner import Pruner, RoundRecord, Scores
+from fastprune.pruner import Pruner
+from fastprune.records import Evaluation, RoundRecord, Scores, TrainingWarning
 from fastprune.state import State
 from fastprune.sweep.config import Settings
-from fastprune.trainer import Trainer, TrainingWarning
+from fastprune.trainer import Trainer
 
 Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
 
@@ -289,12 +289,12 @@ def _dense_record(network: MLP, scores: Scores, settings: Settings, seconds: flo
         "round": 0,
         "sparsity": 0.0,
         "prunable_sparsity": 0.0,
-        "layer_sparsity": [0.0] * network.layers,
+        "layer_sparsity": [0.0] * network.n_layers,
         "effective_sparsity": 0.0,
         "compression": 1.0,
         "live": network.total_weights,
         "removed": 0,
-        "dead_units": [0] * (network.layers - 1),
+        "dead_units": [0] * (network.n_layers - 1),
         "execution": network.execution,
         "fit_learning_rate": settings.learning_rate,
         "fit_epochs": settings.epochs,

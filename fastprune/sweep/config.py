@@ -18,11 +18,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastprune import check, schedules
+from fastprune.base import ACTIVATIONS
+from fastprune.criteria import CRITERIA
 from fastprune.files import regular
-from fastprune.network import ACTIVATIONS
-from fastprune.rules import CRITERIA, LAYER_RATES, RULES, SCOPES, Amount
+from fastprune.records import Amount
+from fastprune.rules import RULES
 from fastprune.schedules import LEARNING_RATES
-from fastprune.trainer import OPTIMIZERS
+from fastprune.selection import LAYER_RATES, SCOPES
+from fastprune.spans import OPTIMIZERS
 
 SCHEDULES: dict[str, Callable[[float, int], Sequence[Amount]]] = {
     "polynomial": lambda sparsity, rounds: schedules.PolynomialDecay(0.0, sparsity, rounds),
@@ -153,7 +156,7 @@ class Settings:
         "magnitude",
         TEXT,
         "rules percentile, sparsity: what weights are ranked by",
-        choices=CRITERIA,
+        choices=list(CRITERIA),
         only={"rule": ("percentile", "sparsity")},
     )
     layer_rates: str = _prunes(

@@ -9,12 +9,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from fastprune import check
+from fastprune.records import HELP
 from fastprune.sweep.cell import Data, Record
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.engine import Failure, text_of
 from fastprune.sweep.results import Best, Results, Row, Spread, times
-from fastprune.sweep.store import Progress as Cell
-from fastprune.trainer import HELP
+from fastprune.sweep.store import Cell
 
 _PLAIN_WIDTH = 120  # characters of a line where there is no terminal to ask
 _DAY = 24 * 3600.0  # seconds

@@ -19,12 +19,12 @@ from typing import Protocol
 import numpy as np
 
 from fastprune.datasets import Dataset
+from fastprune.records import DivergenceError
 from fastprune.sweep.cell import Data, Record, Source, Task, advance, read_here, work
 from fastprune.sweep.config import Settings, Sweep
 from fastprune.sweep.executors import Processes, cluster
-from fastprune.sweep.store import Progress, Store
+from fastprune.sweep.store import Cell, Store
 from fastprune.team import count_threads
-from fastprune.trainer import DivergenceError
 
 _PATIENCE = 30.0  # seconds without a round, until it is asked whether the workers are still there
 RETRIES = 2  # of a round; a divergence is the same every time, and is not retried
@@ -45,7 +45,7 @@ class Observer(Protocol):
     def started(self, cell: Settings, round: int) -> None:
         """A round of a cell is handed out; round 0 is dense training."""
 
-    def finished(self, progress: Progress) -> None:
+    def finished(self, progress: Cell) -> None:
         """It is done, and written down."""
 
     def retried(self, cell: Settings, round: int, error: Exception) -> None:
@@ -60,7 +60,7 @@ class _Job:
     """The next round of a cell; without progress, the dense training of all cells that wait for it."""
 
     cell: Settings
-    progress: Progress | None
+    progress: Cell | None
     state: bytes | None = None  # or it is read from the store
     failures: int = 0
 
@@ -141,7 +141,7 @@ def hired(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
         processes.shutdown(cancel_futures=True)  # at the end, too, nothing is left to do: and it takes no time
 
 
-def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str, Progress]) -> None:
+def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str, Cell]) -> None:
     """Refuse data that are not those of what is done.
 
     Raises
@@ -177,7 +177,7 @@ class Loop:
         self,
         data: Callable[[Settings], Data],
         store: Store,
-        done: dict[str, Progress],
+        done: dict[str, Cell],
         observer: Observer,
         workers: Workers,
         events: Events,
@@ -247,7 +247,7 @@ class Loop:
             self._submit(job, self._data(job.cell))
             return
         state, record = result
-        old = job.progress or Progress(job.cell, self._data(job.cell).key)
+        old = job.progress or Cell(job.cell, self._data(job.cell).key)
         progress = old.with_(record)
         self._store.add(progress, state)
         if job.round == 0:

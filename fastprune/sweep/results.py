@@ -14,7 +14,7 @@ from typing import Any
 from fastprune.files import atomic_write
 from fastprune.sweep.cell import Record
 from fastprune.sweep.config import FIELDS, Settings, Sweep, written
-from fastprune.sweep.store import Progress, held_out_accuracy
+from fastprune.sweep.store import Cell, held_out_accuracy
 
 # The columns of results.csv and the keys of results.jsonl: which cell, its settings, what became of the round.
 COLUMNS = ("cell", *FIELDS, *(name for name in Record._fields if name != "seconds"))
@@ -63,7 +63,7 @@ class Group:
     """The cells that differ in their seeds only, in the order of these."""
 
     settings: Settings  # of the first seed
-    cells: list[Progress]
+    cells: list[Cell]
 
     @functools.cached_property
     def rows(self) -> list[Row]:
@@ -101,7 +101,7 @@ class Group:
 class Best:
     """The best network of a data set: the cell it is from, and the record of its round."""
 
-    cell: Progress
+    cell: Cell
     record: Record
 
 
@@ -110,10 +110,10 @@ class Results:
     """A sweep, and what is done of it."""
 
     sweep: Sweep
-    done: Mapping[str, Progress]
+    done: Mapping[str, Cell]
 
     @functools.cached_property
-    def cells(self) -> list[Progress]:
+    def cells(self) -> list[Cell]:
         """What is done of each cell that is begun, in the order of the grid; if no round is, its dense network."""
         found = ((cell, self.done.get(cell.digest) or self.done.get(cell.dense_digest)) for cell in self.sweep.cells)
         return [dataclasses.replace(progress, settings=cell) for cell, progress in found if progress]
@@ -121,7 +121,7 @@ class Results:
     @functools.cached_property
     def groups(self) -> list[Group]:
         """The cells by all settings but the seed."""
-        groups: dict[Settings, list[Progress]] = {}
+        groups: dict[Settings, list[Cell]] = {}
         for cell in self.cells:
             groups.setdefault(dataclasses.replace(cell.settings, seed=0), []).append(cell)
         return [Group(cells[0].settings, cells) for cells in groups.values()]

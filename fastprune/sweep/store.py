@@ -34,7 +34,7 @@ _TRIES = 20
 
 
 @dataclass(frozen=True)
-class Progress:
+class Cell:
     """What is done of a cell.
 
     Attributes
@@ -79,7 +79,7 @@ class Progress:
         good = (record for record in reversed(self.records) if not record.failed and held_out_accuracy(record) >= bar)
         return next(good).round
 
-    def with_(self, *records: Record) -> "Progress":
+    def with_(self, *records: Record) -> "Cell":
         """With so many rounds more."""
         return dataclasses.replace(self, lines=self.lines + "".join(json.dumps(record) + "\n" for record in records))
 
@@ -89,7 +89,7 @@ class Progress:
         return f"{json.dumps(head)}\n{self.lines}"
 
     @classmethod
-    def from_text(cls, text: str, settings: Settings) -> "Progress":
+    def from_text(cls, text: str, settings: Settings) -> "Cell":
         """What `to_text` wrote, for a cell of these settings or for another one that shares its dense network.
 
         Raises
@@ -189,7 +189,7 @@ class Store:
         finally:
             lock.close()
 
-    def load(self, cells: Sequence[Settings]) -> dict[str, Progress]:
+    def load(self, cells: Sequence[Settings]) -> dict[str, Cell]:
         """What is done of each of these cells, by digest, and of their dense networks; those not begun are left out.
 
         Raises
@@ -204,13 +204,13 @@ class Store:
                 continue
         raise ValueError(f"{str(self.folder)!r}: expected files that stay for a moment, got them gone {_TRIES} times")
 
-    def _load(self, cells: Sequence[Settings]) -> dict[str, Progress]:
+    def _load(self, cells: Sequence[Settings]) -> dict[str, Cell]:
         finished, dense_networks = _names(self._cells), _names(self._dense)
         last: dict[str, int] = {}
         for name in _names(self._rounds):
             if found := re.fullmatch(r"([0-9a-f]+)-(\d+)\.npz", name):
                 last[found[1]] = max(last.get(found[1], 0), int(found[2]))
-        done: dict[str, Progress] = {}
+        done: dict[str, Cell] = {}
         for cell in cells:
             if f"{cell.digest}.jsonl" in finished:
                 done[cell.digest] = self._read(self._cells / f"{cell.digest}.jsonl", cell)
@@ -220,7 +220,7 @@ class Store:
                 done[cell.dense_digest] = self._read(self._path(cell, 0), cell)
         return done
 
-    def reopen(self, done: Mapping[str, Progress]) -> int:
+    def reopen(self, done: Mapping[str, Cell]) -> int:
         """Drop the records of cells whose files are missing, so that they run again; return how many.
 
         The results will be the same. `done` is as `load` gives it, and the store is locked.
@@ -255,7 +255,7 @@ class Store:
         except (ValueError, KeyError) as error:
             raise _damaged(path, error) from error
 
-    def add(self, progress: Progress, state: bytes) -> None:
+    def add(self, progress: Cell, state: bytes) -> None:
         """Write down a cell's last round, and let go of what is no longer needed.
 
         Raises
@@ -285,10 +285,10 @@ class Store:
     def _path(self, cell: Settings, round: int) -> Path:
         return self._rounds / f"{cell.digest}-{round}.npz" if round else self._dense / f"{cell.dense_digest}.npz"
 
-    def _read(self, path: Path, cell: Settings) -> Progress:
+    def _read(self, path: Path, cell: Settings) -> Cell:
         try:
             text = path.read_text() if path.suffix == ".jsonl" else str(read_npz(path, ["progress"])["progress"])
-            return Progress.from_text(text, cell)
+            return Cell.from_text(text, cell)
         except MemoryError:
             raise  # the file may be fine
         except Exception as error:  # of whatever kind: the file may hold any nonsense

@@ -29,7 +29,7 @@ FULL_SEEDS = 3  # for what `--full` adds
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """One part of the study, for one seed: a function of the module `study` and its arguments."""
 
     function: Callable[..., Result]
@@ -48,19 +48,19 @@ class Task:
         return self.function(self.recipe, self.seed, self.data_dir, **self.more)
 
 
-def tasks(of: Study, seeds: Sequence[int], data_dir: str | None, full: bool) -> list[Task]:
+def tasks(of: Study, seeds: Sequence[int], data_dir: str | None, full: bool) -> list[Job]:
     """What there is to do, the longest first."""
     some = seeds[:FULL_SEEDS] if full else []
     return [
-        *(Task(study.gradual, of.mnist, seed, data_dir) for seed in seeds),
-        *(Task(study.random, of.mnist, seed, data_dir) for seed in some),
+        *(Job(study.gradual, of.mnist, seed, data_dir) for seed in seeds),
+        *(Job(study.random, of.mnist, seed, data_dir) for seed in some),
         *(
-            Task(study.regularization, recipe, seed, data_dir, {"penalty": name})
+            Job(study.regularization, recipe, seed, data_dir, {"penalty": name})
             for seed in some
             for name, recipe in of.penalties.items()
         ),
-        *(Task(study.sensitivity, of.penalties["l2"], seed, data_dir) for seed in some),
-        *(Task(study.small, of.small, seed, data_dir, {"name": name}) for seed in seeds for name in SMALL_SETS),
+        *(Job(study.sensitivity, of.penalties["l2"], seed, data_dir) for seed in some),
+        *(Job(study.small, of.small, seed, data_dir, {"name": name}) for seed in seeds for name in SMALL_SETS),
     ]
 
 

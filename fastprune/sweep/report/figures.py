@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fastprune.base import Network
 from fastprune.files import atomic_write
-from fastprune.network import MLP
 from fastprune.sweep.cell import Record
 from fastprune.sweep.results import Group
 
@@ -44,7 +44,7 @@ class Subject:
     label: Callable[[Group], str]
     best: Group
     record: Record | None
-    networks: tuple[MLP, MLP] | None
+    networks: tuple[Network, Network] | None
 
 
 @dataclass(frozen=True)

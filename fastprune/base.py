@@ -1,0 +1,308 @@
+"""What a network and its frozen form have in common: parameters to look at, predictions, and a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
+
+from fastprune import check
+from fastprune.files import atomic_write
+from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
+from fastprune.kernels.layout import Floats
+from fastprune.kernels.tile import all_finite
+from fastprune.layer import Layer
+from fastprune.state import State
+
+ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
+FORMAT = 2  # docs/file-format.md describes it
+_NAMES = {code: name for name, code in ACTIVATIONS.items()}
+
+
+class Network(ABC):
+    """Base of `MLP` and `FrozenMLP`.
+
+    Attributes
+    ----------
+    state : State
+        The parameters, and all else that training and pruning change.
+    loss : str or None
+        What the outputs mean; None if that is not known yet.
+    """
+
+    state: State
+    loss: str | None
+    _frozen: ClassVar[bool]
+
+    @cached_property  # because a prediction of one sample takes a few microseconds
+    def sizes(self) -> list[int]:
+        """Units of each level, the inputs first and the outputs last."""
+        return list(self.state.storage.sizes)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers of weights: one less than `sizes` names."""
+        return len(self.state.storage.sizes) - 1
+
+    @property
+    def activation(self) -> str:
+        """Activation of the hidden layers."""
+        return _NAMES[self.state.storage.layout.activation]
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of parameters and arithmetic."""
+        return self.state.values.dtype
+
+    @property
+    def execution(self) -> list[str]:
+        """How each layer is stored and run at present: "dense" or "sparse"."""
+        return self.state.storage.runs
+
+    def layer(self, index: int) -> Layer:
+        """One layer, to look at: weights, bias, mask, CSR, activation.
+
+        Parameters
+        ----------
+        index : int
+            From 0; -1 is the output layer.
+
+        Returns
+        -------
+        Layer
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> fp.MLP([4, 3, 2]).layer(-1)
+        Layer(3 -> 2, 'identity', 6 of 6 weights live, sparse)
+        """
+        index = check.layer("index", index, self.n_layers)
+        return Layer(self, index, "identity" if index == self.n_layers - 1 else self.activation)
+
+    @property
+    def weights(self) -> list[Floats]:
+        """Read-only copies of the weights, one (fan_out, fan_in) array a layer; pruned weights are 0."""
+        return [self.layer(index).weights for index in range(self.n_layers)]
+
+    @property
+    def biases(self) -> list[Floats]:
+        """Read-only copies of the biases, one (fan_out,) array a layer."""
+        return [self.layer(index).bias for index in range(self.n_layers)]
+
+    @property
+    def masks(self) -> list[npt.NDArray[np.bool_]]:
+        """Read-only copies of the masks, one boolean (fan_out, fan_in) array a layer: True where a weight is live."""
+        return [self.layer(index).mask for index in range(self.n_layers)]
+
+    @property
+    def total_weights(self) -> int:
+        """Number of weights W, live or pruned; biases are not counted."""
+        return sum(self.layer_total_weights)
+
+    @property
+    def live_weights(self) -> int:
+        """Number of live weights."""
+        return sum(self.layer_live_weights)
+
+    @property
+    def layer_total_weights(self) -> list[int]:
+        """Number of weights of each layer, live or pruned."""
+        return self.state.storage.layer_total_weights
+
+    @property
+    def layer_live_weights(self) -> list[int]:
+        """Number of live weights of each layer."""
+        return self.state.storage.layer_live_weights
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of all weights that is pruned, in [0, 1]; 1 only if no weight is live."""
+        return (self.total_weights - self.live_weights) / self.total_weights
+
+    @property
+    def layer_sparsity(self) -> list[float]:
+        """Fraction of each layer's weights that is pruned, in [0, 1]."""
+        counts = zip(self.layer_live_weights, self.layer_total_weights, strict=True)
+        return [(total - live) / total for live, total in counts]
+
+    @property
+    def compression(self) -> float:
+        """All weights by live weights; infinite if no weight is live."""
+        return self.total_weights / self.live_weights if self.live_weights else float("inf")
+
+    def logits(self, x: ArrayLike) -> Floats:
+        """The output layer's values before softmax or sigmoid.
+
+        Parameters
+        ----------
+        x : array_like (N, F)
+            Samples.
+
+        Returns
+        -------
+        ndarray (N, K) of the network's dtype
+
+        Raises
+        ------
+        ValueError
+            If `x` has another shape, is empty, or holds NaN or infinity, or is so large that the outputs overflow.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> fp.MLP([2, 3]).logits([[0.0, 0.0]])  # the biases
+        array([[0., 0., 0.]], dtype=float32)
+        """
+        logits = self._logits(check.samples("x", x, self.sizes[0], self.dtype))
+        if not all_finite(logits.reshape(-1)):  # any class would do: argmax takes NaN for the largest
+            raise ValueError(f"x: expected numbers for which the outputs fit {self.dtype}, got an overflow")
+        return logits
+
+    def predict_proba(self, x: ArrayLike) -> Floats:
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        x : array_like (N, F)
+            Samples.
+
+        Returns
+        -------
+        ndarray
+            (N, K) for softmax, rows summing to 1, and for K > 1 independent sigmoid outputs; (N, 2) for a single
+            sigmoid output: the probabilities of 0 and of 1.
+
+        Raises
+        ------
+        ValueError
+            For a bad `x`, for a regression, and before the loss is known.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> fp.MLP([2, 4], loss="softmax_cross_entropy").predict_proba([[0.0, 0.0]])
+        array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
+        """
+        if self._known_loss() == "mean_squared_error":
+            raise ValueError("predict_proba: expected a classification, got a network trained on mean_squared_error")
+        logits = self.logits(x)
+        if self.loss == "softmax_cross_entropy":
+            with np.errstate(over="ignore"):  # exp(-inf) is 0
+                exponentials: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
+            exponentials /= exponentials.sum(axis=1, keepdims=True)
+            return exponentials
+        small = np.exp(-abs(logits))
+        positive: Floats = np.where(logits > 0, 1, small) / (1 + small)
+        return np.hstack([1 - positive, positive]) if self.sizes[-1] == 1 else positive
+
+    def predict(self, x: ArrayLike) -> npt.NDArray[Any]:
+        """Predicted classes or values.
+
+        Parameters
+        ----------
+        x : array_like (N, F)
+            Samples.
+
+        Returns
+        -------
+        ndarray
+            Classification: int64 classes (N,); 0 or 1, (N, K), for K > 1 sigmoid outputs. Regression: values (N, K),
+            or (N,) for one output.
+
+        Raises
+        ------
+        ValueError
+            For a bad `x`, and before the loss is known.
+
+        Examples
+        --------
+        >>> import fastprune as fp
+        >>> network = fp.MLP([2, 2], loss="softmax_cross_entropy", seed=1)
+        >>> network.predict([[1.0, 0.0], [0.0, 1.0]]).shape
+        (2,)
+        """
+        loss = self._known_loss()
+        result: npt.NDArray[Any] = self.logits(x)
+        if loss == "softmax_cross_entropy":
+            result = result.argmax(axis=1)
+        elif loss == "sigmoid_cross_entropy":
+            result = (result > 0).astype(np.int64)
+        return result[:, 0] if result.ndim == 2 and result.shape[1] == 1 else result
+
+    def _known_loss(self) -> str:
+        if self.loss is None:
+            raise ValueError("network: expected a trained network or MLP(..., loss=...), got one that has no loss yet")
+        return self.loss
+
+    @abstractmethod
+    def _logits(self, x: Floats) -> Floats:
+        """The logits of checked samples."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.
+
+        Only live weights are stored, with the distances between them: the file shrinks as the network is pruned. How
+        layers run is not stored: `load` goes by the rule. What an optimizer keeps is not stored, either: see
+        `State.to_bytes`.
+
+        Parameters
+        ----------
+        path : str or path
+            Name of the file, taken as it is. A file of that name is replaced.
+
+        Raises
+        ------
+        ValueError
+            If `path` is no name of a file, or weights or biases are not finite: they could not be loaded.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        See `load`.
+        """
+        path = check.path("path", path)
+        if not Path(path).name:
+            raise ValueError(f"path: expected the name of a file, got {path!r}")
+        state = self.state
+        storage = state.storage
+        if not all_finite(state.values):
+            raise ValueError("network: expected finite weights, got NaN or infinity")
+        settings = {
+            "sizes": storage.sizes,
+            "activation": self.activation,
+            "loss": self.loss,
+            "dtype": self.dtype.name,
+            "frozen": self._frozen,
+        }
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "fastprune_format": np.array(FORMAT),
+            "settings": np.array(json.dumps(settings)),
+            "biases": state.values[storage.layout.biases[0] :],
+        }
+        for layer, (low, high) in enumerate(pairwise(storage.layout.weights.tolist())):
+            arrays[f"weights_{layer}"] = state.values[low:high][storage.live[low:high] > 0]
+            if (gaps := storage.gaps(layer)) is not None:
+                arrays[f"gaps_{layer}"] = gaps
+        with atomic_write(path) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.sizes}, activation={self.activation!r}, dtype={self.dtype.name!r}, "
+            f"loss={self.loss!r}, live={self.live_weights}/{self.total_weights})"
+        )

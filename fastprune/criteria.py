@@ -1,0 +1,99 @@
+"""What a weight is worth: functions that score the live weights of a layer. The lowest scores go first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastprune import check
+from fastprune.gradients import MeanGradient
+from fastprune.kernels.layout import Floats, Ints
+from fastprune.state import State
+
+
+@dataclass(frozen=True, repr=False)
+class Context:
+    """What a criterion is told of one layer.
+
+    Attributes
+    ----------
+    layer : int
+        Its number, from 0.
+    values : ndarray of float64 (n,)
+        Its live weights.
+    rng : numpy.random.Generator
+        For criteria that draw lots: seeded by the pruner's `seed`, one for all layers, in their order.
+    """
+
+    layer: int
+    values: Floats
+    rng: np.random.Generator
+    state: State
+    mean_gradient: MeanGradient | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(fan_out, fan_in)."""
+        fan_in, fan_out = self.state.storage.sizes[self.layer : self.layer + 2]
+        return fan_out, fan_in
+
+    @property
+    def live(self) -> Ints:
+        """Where the live weights stand in the (fan_out, fan_in) array, counted in C order, ascending: (n,)."""
+        return self.state.storage.positions(self.layer)
+
+    @property
+    def gradient(self) -> Floats:
+        """Of the mean loss by each live weight, float64 (n,), over the samples that the prune is given.
+
+        Raises
+        ------
+        ValueError
+            If it is given none.
+        """
+        low, high = self.state.storage.layout.weights[self.layer : self.layer + 2]
+        values: Floats = self._mean_gradient().stored.values[low:high].astype(np.float64)
+        return values[self.state.storage.live[low:high] > 0]
+
+    @property
+    def full_gradient(self) -> Floats:
+        """Of the mean loss by every weight, live or not, float64 (fan_out, fan_in).
+
+        It takes the time and memory of the dense network.
+
+        Raises
+        ------
+        ValueError
+            As for `gradient`.
+        """
+        full = self._mean_gradient().full
+        return full.storage.matrix(self.layer, full.values).astype(np.float64)
+
+    def _mean_gradient(self) -> MeanGradient:
+        if self.mean_gradient is None:
+            raise ValueError("samples: expected a pair (x, y) to compute gradients by: step(..., samples=(x, y))")
+        return self.mean_gradient
+
+
+Criterion = Callable[[Context], Floats]
+"""Gives a score (n,) to each of a layer's live weights."""
+
+
+def magnitude(context: Context) -> Floats:
+    """|w| (Han et al. 2015)."""
+    return np.abs(context.values)
+
+
+def random(context: Context) -> Floats:
+    """Lots: the baseline that a criterion has to beat."""
+    return context.rng.random(context.values.size)
+
+
+CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "random": random}
+
+
+def scores(criterion: str | Criterion, context: Context) -> Floats:
+    """The scores by a criterion of the table, or by a user's own, which is checked."""
+    if isinstance(criterion, str):
+        return CRITERIA[criterion](context)
+    return check.scores("criterion", criterion(context), context.values.size)

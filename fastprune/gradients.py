@@ -1,0 +1,71 @@
+"""The gradient of the loss, apart from any update."""
+
+import functools
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from fastprune.blas import one_blas_thread
+from fastprune.evaluation import part_of
+from fastprune.inference import workspace
+from fastprune.kernels.layout import Floats, Samples
+from fastprune.kernels.steps import batch_gradient
+from fastprune.kernels.tile import LANES
+from fastprune.network import LOSSES
+from fastprune.state import State
+from fastprune.storage import from_positions
+from fastprune.team import Threads
+
+_PART = 64 * LANES  # samples whose activations are in memory together
+
+
+class Gradient(NamedTuple):
+    """By weights, one (fan_out, fan_in) array a layer, and by biases, one (fan_out,) array a layer."""
+
+    weights: list[Floats]
+    biases: list[Floats]
+
+
+class MeanGradient:
+    """The gradient of the mean loss over samples, without penalties and dropout, at one state of a network."""
+
+    def __init__(self, state: State, samples: Samples, loss: str, threads: int) -> None:
+        self._state, self._samples, self._loss, self._threads = state, samples, loss, threads
+
+    @cached_property
+    def stored(self) -> State:
+        """By each parameter that the state stores: these are its `values`."""
+        return self._of(self._state)
+
+    @cached_property
+    def full(self) -> State:
+        """By every weight, live or not; it takes the time and memory of the dense network."""
+        old = self._state.storage
+        positions = [old.positions(layer) for layer in range(len(old.execution))]
+        dense = from_positions(old.sizes, ["dense"] * len(old.execution), old.layout.activation, positions)
+        return self._of(self._state.stored_in(dense))
+
+    def _of(self, state: State) -> State:
+        layout, values, count = state.storage.layout, state.values, len(self._samples.x)
+        total, part = np.zeros(values.size), np.zeros_like(values)
+        with Threads(self._threads) as threads, one_blas_thread():
+            for start in range(0, count, _PART):
+                batch = part_of(self._samples, slice(start, start + _PART))
+                size = len(batch.x)
+                space = workspace(np.arange(size), -(-size // LANES), layout, values.dtype, training=True)
+                threads.run(functools.partial(batch_gradient, part, space, layout, values, batch, LOSSES[self._loss]))
+                total += part * (size / count)
+        return replace(state, values=total.astype(values.dtype))
+
+
+def by_layer(gradient: State, full: bool) -> Gradient:
+    """The gradient as arrays by layer; where weights are pruned it is 0, unless it is the full one."""
+    storage, values = gradient.storage, gradient.values
+    if not full:
+        values = values * storage.live
+    layers = range(len(storage.execution))
+    biases = [values[low:high].copy() for low, high in pairwise(storage.layout.biases.tolist())]
+    return Gradient([storage.matrix(layer, values) for layer in layers], biases)

@@ -1,0 +1,117 @@
+"""One layer of a network, to look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from fastprune.kernels.layout import Floats, Indices, Ints
+    from fastprune.state import State
+
+
+class HasState(Protocol):
+    """A network of whatever kind."""
+
+    state: State
+
+
+class CSR(NamedTuple):
+    """Live weights in compressed sparse rows, one row an output: `scipy.sparse.csr_array(layer.csr, layer.shape)`."""
+
+    data: Floats
+    indices: Indices
+    indptr: Ints
+
+
+class Layer:
+    """A layer of an `MLP` or a `FrozenMLP` as it is at present. `network.layer(i)` makes it.
+
+    Its arrays are copies and read-only: `MLP.set_weights` changes a network, and `Pruner` its masks.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (fan_out, fan_in).
+    activation : str
+        What is applied to its outputs: "identity" in the last layer, which yields logits.
+
+    Examples
+    --------
+    >>> import fastprune as fp
+    >>> layer = fp.MLP([4, 3, 2], density=0.5).layer(0)
+    >>> layer
+    Layer(4 -> 3, 'relu', 5 of 12 weights live, sparse)
+    >>> layer.weights.shape, layer.bias.shape, layer.mask.sum(), layer.csr.data.size
+    ((3, 4), (3,), np.int64(5), 5)
+    """
+
+    def __init__(self, network: HasState, index: int, activation: str) -> None:
+        self._network, self._index, self.activation = network, index, activation
+        fan_in, fan_out = network.state.storage.sizes[index : index + 2]
+        self.shape = fan_out, fan_in
+
+    @property
+    def _state(self) -> State:
+        return self._network.state
+
+    @property
+    def weights(self) -> Floats:
+        """Its weights (fan_out, fan_in); pruned ones are 0."""
+        return _read_only(self._state.storage.matrix(self._index, self._state.values))
+
+    @property
+    def bias(self) -> Floats:
+        """Its biases (fan_out,)."""
+        low, high = self._state.storage.layout.biases[self._index : self._index + 2]
+        return _read_only(self._state.values[low:high].copy())
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """Its mask (fan_out, fan_in), boolean: True where a weight is live."""
+        storage = self._state.storage
+        return _read_only(storage.matrix(self._index, storage.live).astype(bool))
+
+    @property
+    def csr(self) -> CSR:
+        """Its live weights in compressed sparse rows: `data` and `indices` (n,), `indptr` (fan_out + 1,)."""
+        fan_out, fan_in = self.shape
+        rows, columns = np.divmod(self._state.storage.positions(self._index), fan_in)
+        data = self._stored(self._state.values)[self._stored(self._state.storage.live) > 0]
+        parts = data, columns.astype(np.int32), np.searchsorted(rows, np.arange(fan_out + 1))
+        return CSR(*(_read_only(part) for part in parts))
+
+    @property
+    def live_weights(self) -> int:
+        """Number of its live weights."""
+        return self._state.storage.layer_live_weights[self._index]
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of its weights that is pruned, in [0, 1]."""
+        total = self.shape[0] * self.shape[1]
+        return (total - self.live_weights) / total
+
+    @property
+    def execution(self) -> str:
+        """How it is stored and run: "dense" or "sparse"."""
+        return self._state.storage.runs[self._index]
+
+    def __repr__(self) -> str:
+        fan_out, fan_in = self.shape
+        return (
+            f"Layer({fan_in} -> {fan_out}, {self.activation!r}, {self.live_weights} of {fan_in * fan_out} weights "
+            f"live, {self.execution})"
+        )
+
+    def _stored(self, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        low, high = self._state.storage.layout.weights[self._index : self._index + 2]
+        return vector[low:high]
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    array.flags.writeable = False
+    return array

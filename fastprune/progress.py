@@ -1,0 +1,45 @@
+"""A bar for a training that a person waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fastprune.records import Progress
+
+Callback = Callable[[Progress], bool | None]
+"""What `fit` and `run` tell of their progress; it ends them by returning True."""
+
+
+@contextmanager
+def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None]:
+    """The callback, or with `progress` one that also moves a bar: epoch or round, loss, accuracy, pace, time left."""
+    if not progress:
+        yield callback
+        return
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # here: few want it, and it takes 0.1 s
+    from rich.progress import Progress as Bar
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn()
+    with Bar(*columns) as bar:
+        task = bar.add_task("", total=None, said="")
+
+        def told(now: Progress) -> bool | None:
+            part, where, total = now.step / now.steps, f"epoch {now.epoch}/{now.epochs}", 1
+            if now.round is not None and now.rounds is not None:
+                part, total, where = now.round - 1 + part, now.rounds, f"round {now.round}/{now.rounds}, {where}"
+            bar.update(task, description=where, completed=part, total=total, said=_said(now))
+            return None if callback is None else callback(now)
+
+        yield told
+
+
+def _said(now: Progress) -> str:
+    said = [f"loss {now.loss:.4f}"]
+    if now.train is not None and now.train.accuracy is not None:
+        said.append(f"accuracy {now.train.accuracy:.4f}")
+    if now.validation is not None:
+        of_validation = now.validation.loss if now.validation.accuracy is None else now.validation.accuracy
+        said.append(f"validation {of_validation:.4f}")
+    pace = now.step / now.seconds if now.seconds else 0.0
+    return ", ".join([*said, f"{pace:,.0f} steps/s"])

@@ -1,0 +1,231 @@
+"""The loop of rounds: prune, retrain, and go back where retraining comes to nothing."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastprune.evaluation import TrainingSet, evaluate, evaluate_training, labels_differ
+from fastprune.kernels.layout import Floats, Samples
+from fastprune.progress import Callback
+from fastprune.records import (
+    Amount,
+    DivergenceError,
+    Evaluation,
+    Event,
+    History,
+    Progress,
+    PruneHistory,
+    PruneRecord,
+    RoundRecord,
+    Scores,
+)
+from fastprune.rules import RULES, to_unit
+from fastprune.schedules import LearningRates
+from fastprune.selection import Selection
+from fastprune.state import State
+from fastprune.team import Threads
+from fastprune.training import train
+
+if TYPE_CHECKING:
+    from fastprune.pruner import Pruner
+
+OnRound = Callable[[RoundRecord], bool | None]
+"""What `run` tells of a round; it ends the run by returning True."""
+
+RETRY = 0.1  # times the learning rate, for the second attempt of a round whose retraining failed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do, checked; see `Pruner.run`."""
+
+    data: TrainingSet
+    loss: str
+    validation: Samples | None
+    test: Samples | None
+    epochs: list[int]  # of each round of the schedule
+    stop: int  # the first round that is not made
+    learning_rate: float | None  # None: adaptive
+    schedule: LearningRates
+    restarts: bool
+    rewind_to: State | None
+    on_round: OnRound | None
+
+
+def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHistory:
+    """Prune and retrain for each number of the schedule that is left."""
+    trainer, network = pruner.trainer, pruner.trainer.network
+    history = PruneHistory()
+
+    def scores(train: Evaluation | None = None) -> Scores:
+        state = network.state
+        with Threads(trainer.n_jobs) as threads:
+            return Scores(
+                train or evaluate_training(state, plan.data, plan.loss, threads),
+                None if plan.validation is None else evaluate(state, plan.validation, plan.loss, threads),
+                None if plan.test is None else evaluate(state, plan.test, plan.loss, threads),
+            )
+
+    def told(progress: Progress) -> bool | None:
+        assert callback is not None
+        return callback(replace(progress, round=pruner.round, rounds=len(pruner.schedule)))
+
+    ended = False
+    while pruner.round < plan.stop and not ended:
+        previous, number, loss = network.state.copy(), pruner.round, network.loss
+        try:
+            pruned = pruner._next(plan.data.watched, plan.loss)
+            if plan.rewind_to is not None:
+                trainer.rewind(plan.rewind_to)
+            rate, length = plan.learning_rate, plan.epochs[number]
+            if rate is None:
+                rate = trainer.learning_rate * _adapted(pruned, length, trainer.dense_epochs)
+            record = RoundRecord(**vars(pruned), round=pruner.round, before=scores())
+            ended |= plan.on_round is not None and plan.on_round(record) is True
+            fit = functools.partial(
+                train,
+                trainer,
+                plan.data,
+                plan.loss,
+                length,
+                schedule=plan.schedule if plan.restarts else _part(plan.schedule, plan.epochs, number),
+                held_out=plan.validation,
+                callback=callback and told,
+            )
+            record = _retrain(pruner, record, fit, rate, scores)
+            if record.failed:
+                network.state, pruner.round, network.loss = previous, number, loss
+            elif record.after and record.after.train.one_answer and labels_differ(plan.data.samples):
+                record = replace(record, events=(*record.events, Event("one answer")))
+            ended |= plan.on_round is not None and plan.on_round(record) is True
+        except BaseException:
+            network.state, pruner.round, network.loss = previous, number, loss
+            raise
+        history.append(record)
+        ended |= record.failed or Event("stopped") in record.events
+    return history
+
+
+def _retrain(
+    pruner: Pruner,
+    record: RoundRecord,
+    fit: Callable[..., History],
+    rate: float,
+    scores: Callable[[Evaluation], Scores],
+) -> RoundRecord:
+    """The record of a round after one attempt at retraining, or two."""
+    network = pruner.trainer.network
+    pruned, known = network.state.copy(), record.before.validation or record.before.train
+    record = _attempt(record, functools.partial(fit, known=known), rate, scores)
+    if record.failed and Event("stopped") not in record.events:
+        if record.events[-1].kind != "restored":
+            network.state = pruned
+        record = _attempt(record, fit, rate * RETRY, scores)
+    return replace(record, events=(*record.events, Event("failed"))) if record.failed else record
+
+
+def _attempt(
+    record: RoundRecord, fit: Callable[..., History], rate: float, scores: Callable[[Evaluation], Scores]
+) -> RoundRecord:
+    """The record after one attempt at retraining; `failed` if that ended collapsed or diverged."""
+    started = time.perf_counter()
+    after, stopped = None, False
+    try:
+        history = fit(learning_rate=rate)
+    except DivergenceError as error:
+        made, events = error.epoch, [Event("diverged")]
+        seconds = time.perf_counter() - started
+    else:
+        made, events, seconds, stopped = len(history.epochs), [], history.seconds, history.stopped
+        after = scores(history.train)
+        if history.collapsed or history.train.collapsed:
+            events.append(Event("collapsed"))
+            if not history.train.collapsed:
+                events.append(Event("restored"))
+    return replace(
+        record,
+        after=after,
+        learning_rate=rate,
+        epochs=record.epochs + made,
+        seconds=record.seconds + seconds,
+        failed=bool(events),
+        events=(*record.events, *events, *([Event("stopped")] if stopped else [])),
+    )
+
+
+def prune(pruner: Pruner, selection: Selection, rule: str, scope: str, requested: Amount | None) -> PruneRecord:
+    """Take away what was selected, and bring back what was; the record of it."""
+    network, state, layers = pruner.trainer.network, pruner.trainer.network.state, pruner.prunable_layers
+    pruned = selection.apply(state)
+    before, after, sizes = network.layer_live_weights, pruned.storage.layer_live_weights, network.layer_total_weights
+    total, removed = network.total_weights, selection.removed
+
+    events = [Event("nothing removed")] if removed.size == 0 else []
+    events += [Event("kept more than asked", layer) for layer in selection.held_back]
+    emptied = [layer for layer, live in enumerate(after) if live == 0 < before[layer]]
+    events += [Event("layer emptied", layer) for layer in emptied]
+    working, dead = pruned.storage.paths()
+    prunable, live = sum(sizes[layer] for layer in layers), sum(after[layer] for layer in layers)
+    weights = state.values[: state.storage.layout.biases[0]]
+    record = PruneRecord(
+        rule=rule,
+        scope=scope,
+        requested=requested,
+        requested_sparsity=_requested_sparsity(rule, requested, before, layers, total),
+        sparsity=(total - sum(after)) / total,
+        prunable_sparsity=(prunable - live) / prunable,
+        layer_sparsity=tuple((size - left) / size for size, left in zip(sizes, after, strict=True)),
+        effective_sparsity=(total - working) / total,
+        dead_units=tuple(dead),
+        removed=int(removed.size),
+        grown=sum(positions.size for positions in selection.grown.values()),
+        live=sum(after),
+        removed_norm=_norm_ratio(weights[removed], weights),
+        thresholds=tuple(selection.thresholds.get(layer) for layer in range(network.n_layers)),
+        execution=tuple(pruned.storage.runs),
+        events=tuple(events),
+    )
+    network.state = pruned
+    return record
+
+
+def _requested_sparsity(
+    rule: str, requested: Amount | None, live: list[int], layers: list[int], total: int
+) -> float | None:
+    """What a number stands for, as a sparsity of all weights."""
+    if requested is None or isinstance(requested, Mapping):
+        return None
+    if rule == "sparsity":
+        return requested
+    fraction = RULES[rule].fraction
+    if fraction is None:
+        return None
+    asked = fraction(requested) * sum(live[layer] for layer in layers)
+    return 1 - (sum(live) - asked) / total
+
+
+def _norm_ratio(part: Floats, whole: Floats) -> float:
+    """Euclidean norm of one vector by that of another, also where their squares are beyond all floats; or 0."""
+    (part, of_part), (whole, of_whole) = to_unit(part), to_unit(whole)
+    norm = float(np.linalg.norm(whole))
+    return math.ldexp(float(np.linalg.norm(part)) / norm, of_part - of_whole) if norm else 0.0
+
+
+def _adapted(record: PruneRecord, epochs: int, dense_epochs: int) -> float:
+    """The part of the learning rate with which to retrain for so many epochs; see `Pruner.run`."""
+    went = record.removed / (record.removed - record.grown + record.live) if record.removed else 1.0
+    share = epochs / dense_epochs if dense_epochs and epochs else 1.0
+    return min(1.0, max(share, record.removed_norm / math.sqrt(went)))
+
+
+def _part(schedule: LearningRates, lengths: list[int], number: int) -> LearningRates:
+    """The part of a schedule over all rounds that falls to round `number`, from 0."""
+    done, length, total = sum(lengths[:number]), lengths[number], sum(lengths)
+    return lambda progress: schedule((done + length * progress) / total)

@@ -1,0 +1,207 @@
+"""What goes and what comes back: from a round's number to sets of weights. Nothing here changes a network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from fastprune import check
+from fastprune.allocation import lowest, share_out
+from fastprune.criteria import Context, Criterion
+from fastprune.criteria import scores as score
+from fastprune.gradients import MeanGradient
+from fastprune.growers import GROWERS
+from fastprune.kernels.layout import Floats, Ints
+from fastprune.network import MLP
+from fastprune.records import Amount
+from fastprune.rules import RULES, count_for, to_unit
+from fastprune.state import State
+from fastprune.storage import Storage
+
+SCOPES = ("layer", "global")
+LAYER_RATES = ("uniform", "erdos_renyi", "lamp")
+
+Positions = Ints
+"""Where weights stand among the stored ones, ascending."""
+
+
+class Selection(NamedTuple):
+    """What goes, what comes back, and why."""
+
+    removed: Positions
+    grown: dict[int, Ints]  # by layer, where in its (fan_out, fan_in) array
+    held_back: list[int]  # layers that `min_keep` made keep more than was asked
+    thresholds: dict[int, float | None]  # of each layer that was ranked, under a rule that has one
+
+    def apply(self, state: State) -> State:
+        """The state after it."""
+        if not self.removed.size and not self.grown:
+            return state
+        stay = state.storage.live > 0
+        stay[self.removed] = False
+        positions = []
+        for layer, (low, high) in enumerate(pairwise(state.storage.layout.weights.tolist())):
+            live = state.storage.live[low:high] > 0
+            kept = state.storage.positions(layer)[stay[low:high][live]]
+            positions.append(np.union1d(kept, self.grown[layer]) if layer in self.grown else kept)
+        return state.with_live(positions)
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which weights go and which come back; see `fastprune.Pruner`, which checks the fields."""
+
+    criterion: str | Criterion
+    scope: str
+    layer_rates: str
+    layers: list[int]
+    min_keep: int
+    seed: int
+    grower: str | None = None
+    drop_fraction: float = 0.0  # of this round
+
+    def select(self, state: State, rule: str, amount: Amount, gradient: MeanGradient | None = None) -> Selection:
+        """Find the live weights that the rule removes, and those that the grower brings back."""
+        storage = state.storage
+        values = state.values[: storage.layout.biases[0]].astype(np.float64)
+        live = [low + np.flatnonzero(storage.live[low:high]) for low, high in pairwise(storage.layout.weights)]
+        key = [self.seed, sum(positions.size for positions in live)]
+        # With a grower the number of live weights may stay: other lots each time.
+        rng = np.random.default_rng(key if self.grower is None else [*key, int(state.updates[0])])
+        contexts = [Context(layer, values[where], rng, state, gradient) for layer, where in enumerate(live)]
+        scores = np.zeros(values.size)
+        for where, context in zip(live, contexts, strict=True):
+            scores[where] = score(self.criterion, context)
+        # The best of a layer, where some are to stay, are not free to go.
+        free = [lowest(scores, positions, max(0, positions.size - self.min_keep)) for positions in live]
+        removed: list[Positions] = [np.empty(0, np.int64)]
+        grown: dict[int, Ints] = {}
+        held_back: list[int] = []
+        thresholds: dict[int, float | None] = {}
+
+        threshold = RULES[rule].threshold
+        if threshold is not None:
+            for group, number in self._groups(amount):
+                candidates = _union(live, group)
+                limit = threshold(values[candidates], scores[candidates], number)
+                thresholds |= dict.fromkeys(group, limit)
+                if limit is None:
+                    continue
+                for layer in group:
+                    goes = free[layer][scores[free[layer]] <= limit]
+                    removed.append(goes)
+                    if goes.size < np.count_nonzero(scores[live[layer]] <= limit):
+                        held_back.append(layer)
+        else:
+            for group, count in self._losses(storage, amount, values, live):
+                candidates = _union(free, group)
+                if candidates.size < count:
+                    held_back += group
+                leave = min(max(count, 0), candidates.size)
+                if self.grower is not None:
+                    (layer,) = group
+                    comes, pruned = max(-count, 0), storage.layer_total_weights[layer] - live[layer].size
+                    moved = round(self.drop_fraction * (live[layer].size - max(count, 0)))
+                    moved = min(moved, candidates.size - leave, pruned - comes)
+                    leave, comes = leave + moved, comes + moved
+                    if comes:
+                        grown[layer] = GROWERS[self.grower](contexts[layer], comes)
+                removed.append(lowest(scores, candidates, leave))
+        return Selection(np.concatenate(removed), grown, held_back, thresholds)
+
+    def _groups(self, amount: Amount) -> list[tuple[list[int], float]]:
+        """Which layers are ranked together, and the number of each such group."""
+        if isinstance(amount, Mapping):
+            return [([layer], number) for layer, number in amount.items()]
+        return [(self.layers, amount)] if self.scope == "global" else [([layer], amount) for layer in self.layers]
+
+    def _losses(
+        self, storage: Storage, amount: Amount, values: Floats, live: list[Positions]
+    ) -> list[tuple[list[int], int]]:
+        """How many weights each group loses for its sparsity; with a grower it may gain some, which are negative."""
+        sizes = storage.layer_total_weights
+        left = [positions.size for positions in live]
+        least = 0 if self.grower is None else -sum(sizes)
+        if isinstance(amount, Mapping):
+            return [
+                ([i], max(least, left[i] - sizes[i] + count_for(sparsity, sizes[i]))) for i, sparsity in amount.items()
+            ]
+        more = max(least, sum(left) - sum(sizes) + count_for(amount, sum(sizes)))
+        if self.scope == "global":
+            return [(self.layers, more)]
+        caps = [left[i] for i in self.layers]
+        total = sum(caps) - more
+        ends = self.layer_rates == "erdos_renyi"
+        parts = [sum(storage.sizes[i : i + 2]) if ends else sizes[i] for i in self.layers]
+        if more < 0:
+            gains = share_out(-more, parts, [sizes[i] - left[i] for i in self.layers])
+            shares = [cap + gain for cap, gain in zip(caps, gains, strict=True)]
+        elif self.layer_rates == "lamp":
+            shares = _lamp([values[live[i]] for i in self.layers], total)
+        else:
+            shares = share_out(total, parts, caps)
+        return [([layer], cap - share) for layer, cap, share in zip(self.layers, caps, shares, strict=True)]
+
+
+def _lamp(layers: list[Floats], total: int) -> list[int]:
+    """Which share of `total` weights each of these layers keeps, if all are ranked together by their LAMP score.
+
+    A weight's score is its square by the sum of the squares that are at least as large in its layer, each weight
+    counting once (Lee et al. 2021, equation 2).
+    """
+    scores = []
+    for values in layers:
+        squares = np.sort(to_unit(values)[0] ** 2)[::-1]
+        scores.append(squares / np.maximum(np.cumsum(squares), np.finfo(float).tiny))
+    joined = np.concatenate(scores)
+    lost = lowest(joined, np.arange(joined.size), joined.size - total)
+    bounds = np.cumsum([0, *(values.size for values in layers)])
+    return [values.size - int(n) for values, n in zip(layers, np.diff(np.searchsorted(lost, bounds)), strict=True)]
+
+
+def _union(positions: list[Positions], layers: list[int]) -> Positions:
+    return np.concatenate([positions[layer] for layer in layers])
+
+
+def check_amount(name: str, rule: str, amount: Amount, selector: Selector, network: MLP) -> Amount:
+    """`amount`, if the rule can take it and every layer it names can be pruned."""
+    interval = RULES[rule].interval
+    if not isinstance(amount, Mapping):
+        number = check.number(name, amount, interval)
+        if rule == "sparsity":
+            _check_reach(name, number, selector, network)
+        return number
+    if selector.scope != "layer":
+        raise ValueError(f"{name}: expected one number in scope {selector.scope!r}, got {amount!r}")
+    if not amount:
+        raise ValueError(f"{name}: expected a number for at least one layer, got {amount!r}")
+    checked: dict[int, float] = {}
+    for layer, value in amount.items():
+        index = check.layer(name, layer, network.n_layers)
+        if index in checked:
+            raise ValueError(f"{name}: expected each layer once, got {amount!r}")
+        if index not in selector.layers:
+            raise ValueError(f"{name}: expected layers that are not ignored, got layer {layer}")
+        checked[index] = check.number(f"{name}[{layer}]", value, interval)
+    return checked
+
+
+def _check_reach(name: str, sparsity: float, selector: Selector, network: MLP) -> None:
+    weights, live, prunable = network.total_weights, network.layer_live_weights, selector.layers
+    ignored = sum(live) - sum(live[layer] for layer in prunable)
+    least = ignored
+    if selector.scope == "global":
+        least += sum(min(live[layer], selector.min_keep) for layer in prunable)
+    if count_for(sparsity, weights) > weights - least:
+        raise ValueError(
+            f"{name}: expected a sparsity of at most {1 - least / weights:.6g}, all that ignored_layers and "
+            f"min_keep leave, got {sparsity!r}"
+        )
+    most = ignored + sum(network.layer_total_weights[layer] for layer in prunable)
+    if selector.grower is not None and count_for(sparsity, weights) < weights - most:
+        raise ValueError(
+            f"{name}: expected a sparsity of at least {1 - most / weights:.6g}, because ignored_layers do not grow, "
+            f"got {sparsity!r}"
+        )

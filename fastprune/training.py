@@ -1,0 +1,134 @@
+"""The training loop: spans of steps in compiled code, and between them what a person or a decision needs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from fastprune.checkpoints import Checkpoints, Convergence, fault_of
+from fastprune.evaluation import TrainingSet, evaluate, evaluate_training
+from fastprune.kernels.layout import Samples
+from fastprune.progress import Callback
+from fastprune.records import DivergenceError, Epoch, Evaluation, History, Progress
+from fastprune.schedules import LearningRates, rates_of
+from fastprune.spans import prepare, span_length
+from fastprune.team import Threads
+
+if TYPE_CHECKING:
+    from fastprune.trainer import Trainer
+
+
+def train(
+    trainer: Trainer,
+    data: TrainingSet,
+    loss: str,
+    epochs: int,
+    learning_rate: float,
+    schedule: LearningRates,
+    held_out: Samples | None,
+    callback: Callback | None,
+    known: Evaluation | None = None,
+) -> History:
+    """Do on checked samples what `Trainer.fit` does, without its warnings.
+
+    `known` is the evaluation of the network as it is, on what states are compared by, if that has been made.
+    """
+    trainer._check_nesterov()
+    network, samples = trainer.network, data.samples
+    count = len(samples.x)
+    batch = count if trainer.batch_size is None else min(trainer.batch_size, count)
+    batches = -(-count // batch)
+    steps = epochs * batches
+    rates = rates_of(learning_rate, schedule, steps)
+    started = time.perf_counter()
+
+    with Threads(trainer.n_jobs) as threads:
+        span = span_length(trainer, batch, batches, held_out is not None)
+        losses, hits = np.empty(steps), np.empty(steps, np.int64)
+        watched = held_out or data.watched  # what states are compared by
+        start = trainer.snapshot()
+        checkpoints = Checkpoints(start, known or evaluate(start, watched, loss, threads))
+        if fault := fault_of(start, checkpoints.last_evaluation):
+            what, value = fault
+            raise ValueError(f"network: expected a finite loss and weights to begin with, got {value} for {what}")
+        dense = network.live_weights == trainer._whole
+        state = trainer._state()
+        run = prepare(trainer, state, samples, batch, loss, threads)
+        convergence = Convergence(trainer.tolerance, trainer.patience)
+        records: list[Epoch] = []
+        step, stopped = 0, False
+
+        def diverge(what: str, value: str, at: int) -> NoReturn:
+            network.state = checkpoints.last
+            raise DivergenceError(what, value, at // batches + 1, epochs)
+
+        def compare() -> Evaluation:
+            now = evaluate(network.state, watched, loss, threads)
+            if fault := fault_of(network.state, now):
+                diverge(*fault, step - 1)
+            checkpoints.add(network.state.copy(), now)
+            return now
+
+        network.loss = loss
+        while step < steps and not convergence.reached and not stopped:
+            # Whole epochs, or a part of one: never the end of one epoch and the start of the next.
+            stop = min(step + span, steps if span >= batches else (step // batches + 1) * batches)
+            network.state = state  # from now on it is this trainer's
+            done = run(losses[step:stop], hits[step:stop], rates[step:stop], step)
+            if step + done < stop:
+                diverge("the loss", str(losses[step + done]), step + done)
+            if dense:
+                trainer.dense_epochs += stop // batches - step // batches
+            step = stop
+            ended = step % batches == 0
+            if ended:
+                now = compare()
+                for epoch in range(len(records), step // batches):
+                    part = slice(epoch * batches, (epoch + 1) * batches)
+                    mean = float(losses[part].sum() / count)
+                    accuracy = None if loss == "mean_squared_error" else float(hits[part].sum() / count)
+                    validated = None if held_out is None else now
+                    records.append(Epoch(epoch + 1, float(rates[part.start]), mean, accuracy, validated))
+                    convergence.add(mean if validated is None else validated.loss)
+            if callback is not None:
+                size = count - (batches - 1) * batch if ended else batch
+                last = records[-1] if records else None
+                told = Progress(
+                    step=step,
+                    steps=steps,
+                    epoch=step // batches,
+                    epochs=epochs,
+                    loss=float(losses[step - 1] / size),
+                    train=last,
+                    validation=None if last is None else last.validation,
+                    epoch_ended=ended,
+                    seconds=time.perf_counter() - started,
+                )
+                updates = state.updates[0]
+                stopped = callback(told) is True
+                if network.state is not state or state.updates[0] != updates:
+                    raise RuntimeError("the callback pruned, restored or trained the network, which is in training")
+        if step % batches:
+            compare()
+
+        def train_of(known: Evaluation) -> Evaluation:
+            return evaluate_training(network.state, data, loss, threads, None if held_out else known)
+
+        last_one, best = checkpoints.last_evaluation, checkpoints.best_evaluation
+        of_train = train_of(last_one)
+        collapsed = of_train.collapsed
+        if restored := trainer.restore_best and best.loss < last_one.loss:
+            network.state = checkpoints.best
+            of_train = train_of(best)
+    return History(
+        epochs=tuple(records),
+        train=of_train,
+        validation=None if held_out is None else best if restored else last_one,
+        converged=convergence.reached,
+        stopped=stopped,
+        restored=restored,
+        collapsed=collapsed,
+        seconds=time.perf_counter() - started,
+    )
