@@ -89,7 +89,12 @@ def random(context: Context) -> Floats:
     return context.rng.random(context.values.size)
 
 
-CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "random": random}
+def gradient(context: Context) -> Floats:
+    """|w dL/dw|: to first order, what the loss changes by if the weight goes (Mozer and Smolensky 1989)."""
+    return np.abs(context.values * context.gradient)
+
+
+CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "random": random, "gradient": gradient}
 
 
 def scores(criterion: str | Criterion, context: Context) -> Floats:

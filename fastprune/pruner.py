@@ -55,10 +55,11 @@ class Pruner(check.Checked):
         Whether each layer is ranked alone, or all weights together.
     ignored_layers : iterable of int, default ()
         Layers that are not pruned, from 0; -1 is the output layer.
-    criterion : {"magnitude", "random"} or callable, default "magnitude"
-        What weights are ranked by; the lowest go. "random" is the baseline that a method has to beat. A function of
-        your own is called for each layer with a `fastprune.criteria.Context` and gives a score (n,) to each of its n
-        live weights. The rule "std" takes magnitudes only.
+    criterion : {"magnitude", "random", "gradient"} or callable, default "magnitude"
+        What weights are ranked by; the lowest go. "random" is the baseline that a method has to beat. "gradient" is
+        |w dL/dw|, what the loss changes by to first order, on at most 2,048 training samples, or on the `samples` of a
+        step. A function of your own is called for each layer with a `fastprune.criteria.Context` and gives a score
+        (n,) to each of its n live weights. The rule "std" takes magnitudes only.
     layer_rates : {"uniform", "erdos_renyi", "lamp"}, default "uniform"
         How the rule "sparsity", in scope "layer", shares out what is left: to all layers the same density; a density
         in proportion to (fan_in + fan_out) / (fan_in * fan_out) (Mocanu et al. 2018, equation 3); or what a ranking of
