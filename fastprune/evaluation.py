@@ -20,7 +20,9 @@ from fastprune.team import Threads
 LabelledSet = tuple[npt.ArrayLike, npt.ArrayLike]
 """Samples and their labels."""
 
-_LOGITS = 2**18  # that are evaluated together
+# Logits that are evaluated together. On an AMD EPYC, 16,000 samples of 1,000 outputs at once take 2.2 to 2.4 times as
+# long as in parts of this size, and 192 MB instead of 4; with 10 outputs, parts of 2**12 take 1.1 to 1.2 times as long.
+_LOGITS = 2**18
 
 _COLLAPSE = 0.99  # of what there is to learn from the labels
 

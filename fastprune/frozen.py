@@ -15,7 +15,9 @@ from fastprune.state import State
 from fastprune.storage import aligned_empty
 from fastprune.team import Threads
 
-# So many samples are done faster one by one than in a tile, which has at least 16 lanes.
+# So many samples are done faster one by one than in a tile, which has at least 16 lanes. On an AMD EPYC, eight of MNIST
+# take 0.29 to 0.85 of a tile's time for 784-300-100-10, 0.44 to 1.17 for 784-1024-1024-10; for 4096-4096-1000 at
+# density 0.1, with inputs that are not 0, they take 6 times as long.
 _SINGLES = 8
 
 # What an input of a layer in columns costs besides its blocks, in multiplications of 64 bytes: from timings with

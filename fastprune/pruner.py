@@ -68,10 +68,11 @@ class Pruner(check.Checked):
     min_keep : int, default 0
         Live weights that each layer keeps at least (all it has, if these are fewer). In scope "global" an exact count
         stays exact, and the next smallest weights go instead; otherwise the layer removes less, and the record says so.
-    grower : str, optional
-        What brings weights back, in the rounds that prune. Each layer then loses more than its number asks for, by
-        `drop_fraction`, and as many other weights become live, from 0: the number of live weights is exactly the one
-        asked for, also if that is higher than before. For rule "sparsity" and scope "layer".
+    grower : {"random"}, optional
+        What brings weights back when a round prunes. Each layer then loses more than its number asks for, by
+        `drop_fraction`, and as many weights that were pruned become live, from 0: the number of live weights is exactly
+        the one asked for, also if that is higher than before. "random" draws lots, as SET does (Mocanu et al. 2018).
+        For rule "sparsity" and scope "layer".
     drop_fraction : float, default 0.3
         The fraction of a layer's live weights that is exchanged in the first round, in [0, 1]. Over the rounds of the
         schedule it falls to 0 along half a cosine (Evci et al. 2020, section 3).
