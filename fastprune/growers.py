@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastprune.allocation import choose
+from fastprune.allocation import choose, lowest
 from fastprune.criteria import Context
 from fastprune.kernels.layout import Ints
 
@@ -21,4 +21,12 @@ def random(context: Context, count: int) -> Ints:
     return ranks + np.searchsorted(live - np.arange(live.size), ranks, side="right")
 
 
-GROWERS: dict[str, Grower] = {"random": random}
+def gradient(context: Context, count: int) -> Ints:
+    """Those by which the loss has the largest gradients, the first of equals: RigL (Evci et al. 2020, section 3)."""
+    size = -np.abs(context.full_gradient.reshape(-1))
+    pruned = np.ones(size.size, bool)
+    pruned[context.live] = False
+    return lowest(size, np.flatnonzero(pruned), count)
+
+
+GROWERS: dict[str, Grower] = {"random": random, "gradient": gradient}

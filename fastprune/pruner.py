@@ -68,11 +68,13 @@ class Pruner(check.Checked):
     min_keep : int, default 0
         Live weights that each layer keeps at least (all it has, if these are fewer). In scope "global" an exact count
         stays exact, and the next smallest weights go instead; otherwise the layer removes less, and the record says so.
-    grower : {"random"}, optional
+    grower : {"random", "gradient"}, optional
         What brings weights back when a round prunes. Each layer then loses more than its number asks for, by
         `drop_fraction`, and as many weights that were pruned become live, from 0: the number of live weights is exactly
-        the one asked for, also if that is higher than before. "random" draws lots, as SET does (Mocanu et al. 2018).
-        For rule "sparsity" and scope "layer".
+        the one asked for, also if that is higher than before. "random" draws lots, as SET does (Mocanu et al. 2018);
+        "gradient" takes those with the largest gradients, as RigL does (Evci et al. 2020), on the same samples as the
+        criterion "gradient": to find them takes the time and memory of the dense network. For rule "sparsity" and scope
+        "layer".
     drop_fraction : float, default 0.3
         The fraction of a layer's live weights that is exchanged in the first round, in [0, 1]. Over the rounds of the
         schedule it falls to 0 along half a cosine (Evci et al. 2020, section 3).

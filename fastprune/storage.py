@@ -25,7 +25,7 @@ _FEW_OUTPUTS = 32
 # A layer is walked in blocks of so many units of the other end if its lines have on average so many weights in each.
 # 128 rows of 64 lanes of float32 fill 32 KiB, and stay in the nearest cache from line to line. On an AMD EPYC (Zen 3,
 # 512 KiB of L2), a step of 784-1024-1024-10 without blocks takes 1.16 to 1.21 times as long at density 0.5, but one of
-# 4096-4096-1000 at 0.2 only 0.81 to 0.85; with blocks all the same, both take 1.16 to 1.28 at 0.1, 1.23 to 1.30 at 0.05.
+# 4096-4096-1000 at 0.2 only 0.81 to 0.85; blocked all the same, both take 1.16 to 1.28 at 0.1, 1.23 to 1.30 at 0.05.
 _BLOCK_UNITS = 128
 _BLOCK_WEIGHTS = 24
 

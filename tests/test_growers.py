@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastprune as fp
+from fastprune import gradients
 from fastprune.growers import GROWERS
 
 DATA = fp.load_dataset("digits")
@@ -36,6 +37,48 @@ def test_the_smallest_go_and_as_many_come_back_at_0():
         came.add(tuple(np.flatnonzero(network.masks[0])))
     assert all(0 in one and 7 in one for one in came)
     assert len(came) == 6, "any two of the four that were pruned"
+
+
+def test_gradient_brings_back_where_the_loss_falls_fastest():
+    """Outputs are [4 + 1, 4 + 9] for the input [1, 1, 2, 3]; errors are [2, -1], so dL/dw = error * x."""
+    network = linear([[4.0, 1.0, 0, 0], [0, 0, 2.0, 3.0]], [[1, 1, 0, 0], [0, 0, 1, 1]])
+    pruner = fp.Pruner(fp.Trainer(network), grower="gradient", drop_fraction=0.5)
+    x, y = [[1.0, 1.0, 2.0, 3.0]], [[3.0, 14.0]]
+    full = fp.Trainer(network).gradient(x, y, pruned=True).weights[0]
+    assert full.tolist() == [[2, 2, 4, 6], [-1, -1, -2, -3]]
+    pruner.step(sparsity=0.5, samples=(x, y))
+    assert network.weights[0].tolist() == [[4, 0, 0, 0], [0, 0, 0, 3]]
+    assert network.masks[0].astype(int).tolist() == [[1, 0, 1, 1], [0, 0, 0, 1]]
+
+
+def test_gradients_that_are_equal_bring_back_the_first():
+    network = linear([[4.0, 1.0, 0, 0], [0, 0, 2.0, 3.0]], [[1, 1, 0, 0], [0, 0, 1, 1]])
+    pruner = fp.Pruner(fp.Trainer(network), grower="gradient", drop_fraction=0.5)
+    pruner.step(sparsity=0.5, samples=([[1.0, 1.0, 1.0, 1.0]], [[4.0, 4.0]]))  # errors of 1 and 1
+    assert network.masks[0].astype(int).tolist() == [[1, 0, 1, 1], [0, 0, 0, 1]]
+
+
+def test_the_full_gradient_is_computed_only_for_a_grower_that_asks_for_it(monkeypatch):
+    found = []
+    real = gradients.MeanGradient._of
+
+    def counted(self, state):
+        found.append("full" if state is not self._state else "stored")
+        return real(self, state)
+
+    monkeypatch.setattr(gradients.MeanGradient, "_of", counted)
+    for settings, expected in (
+        ({}, []),
+        ({"criterion": "gradient"}, ["stored"]),
+        ({"grower": "random"}, []),
+        ({"grower": "gradient"}, ["full"]),
+        ({"grower": "gradient", "criterion": "gradient"}, ["stored", "full"]),
+    ):
+        found.clear()
+        network = fp.MLP([64, 40, 10], density=0.2)
+        schedule = fp.schedules.ConstantSparsity(network.sparsity, rounds=2)
+        fp.Pruner(fp.Trainer(network), schedule=schedule, **settings).run(*TRAIN, 1, rounds=1)
+        assert found == expected
 
 
 def test_the_number_of_live_weights_is_the_one_asked_for_also_if_it_is_higher():
