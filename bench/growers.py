@@ -1,7 +1,7 @@
 """How good are networks that are sparse from the first step? MNIST, 784-300-100-10, one weight in ten, ten seeds.
 
 Static: a random graph that stays. SET and RigL: half a cosine of drops, once an epoch. Gradual: a dense network pruned
-over the epochs. All make the same 40 epochs under one cosine; the last state counts, and nothing is chosen by test data.
+over the epochs. All make the same 40 epochs under one cosine. The last state counts; test data choose nothing.
 
     python bench/growers.py FILE     # writes a Markdown table, 20 minutes on one core
 """

@@ -121,14 +121,14 @@ class Torch:
         for weights, biases, mask in zip(network.weights, network.biases, network.masks, strict=True):
             layers += [self.linear(weights, biases, mask), torch.nn.ReLU()]
             if prune and not mask.all() and isinstance(layers[-2], torch.nn.Linear):
-                torch_prune.custom_from_mask(layers[-2], "weight", torch.from_numpy(mask))
+                torch_prune.custom_from_mask(layers[-2], "weight", torch.tensor(mask))
         self.model = torch.nn.Sequential(*layers[:-1])
         self.loss = torch.nn.CrossEntropyLoss()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=RATE, momentum=MOMENTUM)
 
     def linear(self, weights, biases, mask):
         linear = self.torch.nn.Linear(weights.shape[1], weights.shape[0])
-        linear.weight.data, linear.bias.data = self.torch.from_numpy(weights), self.torch.from_numpy(biases)
+        linear.weight.data, linear.bias.data = self.torch.tensor(weights), self.torch.tensor(biases)
         return linear
 
     def steps(self, x, y, batches):
@@ -153,7 +153,7 @@ class SparseProp(Torch):
         if mask.mean() > 0.5:
             return super().linear(weights, biases, mask)
         pattern = self.torch.from_numpy(mask.astype(np.float32))
-        layer = SparseLinear(pattern, bias=self.torch.nn.Parameter(self.torch.from_numpy(biases)))
+        layer = SparseLinear(pattern, bias=self.torch.nn.Parameter(self.torch.tensor(biases)))
         layer.W_val.data = self.torch.from_numpy(weights[mask])
         return layer
 

@@ -68,8 +68,8 @@ class ScikitLearn:
         )
         classes = np.arange(BATCH) % network.sizes[-1]
         self.model.partial_fit(np.zeros((BATCH, network.sizes[0]), np.float32), classes, classes=np.unique(classes))
-        self.model.coefs_ = [np.ascontiguousarray(weights.T) for weights in network.weights]
-        self.model.intercepts_ = network.biases
+        self.model.coefs_ = [weights.T.copy() for weights in network.weights]
+        self.model.intercepts_ = [bias.copy() for bias in network.biases]
         # The optimizer was made with references to the first, random weights.
         self.model._optimizer = type(self.model._optimizer)(
             self.model.coefs_ + self.model.intercepts_, RATE, "constant", MOMENTUM, False

@@ -91,7 +91,8 @@ def random(context: Context) -> Floats:
 
 def gradient(context: Context) -> Floats:
     """|w dL/dw|: to first order, what the loss changes by if the weight goes (Mozer and Smolensky 1989)."""
-    return np.abs(context.values * context.gradient)
+    scores: Floats = np.abs(context.values * context.gradient)
+    return scores
 
 
 CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "random": random, "gradient": gradient}

@@ -264,7 +264,7 @@ class Sweep:
         cells: dict[Settings, None] = {}
         for values in itertools.product(*axes):
             given = dict(zip(FIELDS, values, strict=True))
-            used = {name: value for name, value in given.items() if _counts(name, given)}
+            used = {name: value for name, value in given.items() if _applies(name, given)}
             cells[Settings(**used)] = None
         return list(cells)
 
@@ -295,7 +295,7 @@ class Sweep:
 
     def label(self, cell: Settings, without: str = "") -> str:
         """What tells a cell from the others, but for its seed, and for the setting `without`."""
-        names = [name for name in self.varying if name != without and _counts(name, vars(cell))]
+        names = [name for name in self.varying if name != without and _applies(name, vars(cell))]
         return " ".join(f"{FIELDS[name].metadata['key'] or name}={written(getattr(cell, name))}" for name in names)
 
     def axis(self, name: str) -> tuple[Any, ...]:
@@ -332,7 +332,7 @@ def _default_axis(name: str) -> tuple[Any, ...]:
     return (0, 1, 2, 3, 4) if name == "seed" else (FIELDS[name].default,)
 
 
-def _counts(name: str, settings: Mapping[str, Any]) -> bool:
+def _applies(name: str, settings: Mapping[str, Any]) -> bool:
     """Whether a setting does anything with these others."""
     return all(settings[other] in names for other, names in FIELDS[name].metadata["only"].items())
 

@@ -120,7 +120,7 @@ def deferred_interrupts() -> Iterator[Events]:
 
 
 @contextmanager
-def hired(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
+def workers_of(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
     """The workers that a sweep names: processes of this machine, each with its share of the cores, or a cluster.
 
     Raises

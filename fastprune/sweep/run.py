@@ -18,8 +18,8 @@ from fastprune.sweep.engine import (
     check_data,
     compile_kernels,
     deferred_interrupts,
-    hired,
     load_data,
+    workers_of,
 )
 from fastprune.sweep.report import write_report
 from fastprune.sweep.results import Results
@@ -90,8 +90,8 @@ def run_sweep(
     if given is None and sweep.cluster is None and not is_compiled(train_steps):
         display.compiling()
         compile_kernels()
-    ours = hired(sweep, data) if given is None else contextlib.nullcontext(given)
-    with deferred_interrupts() as events, ours as those, store.locked():
+    hired = workers_of(sweep, data) if given is None else contextlib.nullcontext(given)
+    with deferred_interrupts() as events, hired as pool, store.locked():
         done = store.load(sweep.cells)
         check_data(sweep, data, done)
         if again := store.reopen(done):
@@ -106,8 +106,8 @@ def run_sweep(
                     f"{folder} has {others} more finished cells, which this grid, and so its results, leave out."
                 )
             with display:
-                display.begin(sweep, done, those.count(), those.threads)
-                failures = Loop(data, store, done, display, those, events).run(sweep.cells)
+                display.begin(sweep, done, pool.count(), pool.threads)
+                failures = Loop(data, store, done, display, pool, events).run(sweep.cells)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 Results(sweep, done).write(folder)

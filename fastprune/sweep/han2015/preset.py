@@ -48,18 +48,18 @@ class Job:
         return self.function(self.recipe, self.seed, self.data_dir, **self.more)
 
 
-def tasks(of: Study, seeds: Sequence[int], data_dir: str | None, full: bool) -> list[Job]:
+def jobs(of: Study, seeds: Sequence[int], data_dir: str | None, full: bool) -> list[Job]:
     """What there is to do, the longest first."""
-    some = seeds[:FULL_SEEDS] if full else []
+    first = seeds[:FULL_SEEDS] if full else []
     return [
         *(Job(study.gradual, of.mnist, seed, data_dir) for seed in seeds),
-        *(Job(study.random, of.mnist, seed, data_dir) for seed in some),
+        *(Job(study.random, of.mnist, seed, data_dir) for seed in first),
         *(
             Job(study.regularization, recipe, seed, data_dir, {"penalty": name})
-            for seed in some
+            for seed in first
             for name, recipe in of.penalties.items()
         ),
-        *(Job(study.sensitivity, of.penalties["l2"], seed, data_dir) for seed in some),
+        *(Job(study.sensitivity, of.penalties["l2"], seed, data_dir) for seed in first),
         *(Job(study.small, of.small, seed, data_dir, {"name": name}) for seed in seeds for name in SMALL_SETS),
     ]
 
@@ -84,7 +84,7 @@ def run(
         figures.needed()
     for name in ("mnist", *SMALL_SETS):
         load_dataset(name, data_dir)
-    todo = tasks(of, seeds, data_dir, full)
+    todo = jobs(of, seeds, data_dir, full)
     workers = min(count_threads("n_jobs", -1), len(todo))
     if not is_compiled(train_steps):
         say("Compiling, once: this takes 15 to 30 seconds.")
