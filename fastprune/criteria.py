@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,14 @@ def gradient(context: Context) -> Floats:
 
 
 CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "random": random, "gradient": gradient}
+
+
+def criterion(name: str, value: Any) -> str | Criterion:
+    """`value`, if it is the name of a criterion or can be one; errors call it `name`."""
+    if isinstance(value, str) or not callable(value):
+        return check.one_of(name, value, CRITERIA)
+    function: Criterion = check.function(name, value, "a function of a Context")
+    return function
 
 
 def scores(criterion: str | Criterion, context: Context) -> Floats:

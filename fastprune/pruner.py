@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastprune import check
-from fastprune.criteria import CRITERIA, Criterion
-from fastprune.evaluation import LabelledSet, checked_samples, loss_of, training_set
+from fastprune.criteria import Criterion, criterion
+from fastprune.evaluation import LabelledSet, checked_samples, loss_of
 from fastprune.gradients import MeanGradient
 from fastprune.growers import GROWERS
 from fastprune.kernels.layout import Samples
@@ -19,17 +19,15 @@ from fastprune.progress import Callback, shown
 from fastprune.records import Amount, PruneHistory, PruneRecord
 from fastprune.rounds import OnRound, Plan, prune, run_rounds
 from fastprune.rules import RULES
-from fastprune.schedules import LearningRates, cosine, learning_rates
+from fastprune.schedules import LearningRates, amounts, cosine
 from fastprune.selection import LAYER_RATES, SCOPES, Selection, Selector, check_amount
 from fastprune.sensitivity import SCAN, Sensitivity, scan
 from fastprune.state import State
 from fastprune.trainer import Trainer
 
-ADAPTIVE = "adaptive"
-
 
 class Pruner(check.Checked):
-    """Prunes a trainer's network by magnitude, round by round, and retrains it.
+    """Prunes a trainer's network, round by round, and retrains it.
 
     Pruning is cumulative: what was pruned stays pruned, unless a grower brings it back. A layer of which enough is gone
     is stored and run sparsely from then on, so that rounds get faster.
@@ -76,8 +74,8 @@ class Pruner(check.Checked):
         criterion "gradient": to find them takes the time and memory of the dense network. For rule "sparsity" and scope
         "layer".
     drop_fraction : float, default 0.3
-        The fraction of a layer's live weights that is exchanged in the first round, in [0, 1]. Over the rounds of the
-        schedule it falls to 0 along half a cosine (Evci et al. 2020, section 3).
+        The fraction of a layer's live weights that is exchanged in the first round, and in a single step, in [0, 1].
+        Over the rounds of the schedule it falls to 0 along half a cosine (Evci et al. 2020, section 3).
     seed : int, default 0
         Of the criterion "random" and of growers.
 
@@ -105,7 +103,7 @@ class Pruner(check.Checked):
     >>> data = fp.load_dataset("digits")
     >>> trainer = fp.Trainer(fp.MLP([64, 32, 10]), batch_size=64)
     >>> _ = trainer.fit(data.x_train, data.y_train, epochs=10)
-    >>> pruner = fp.Pruner(trainer, rule="sparsity", schedule=[0.5, 0.8])
+    >>> pruner = fp.Pruner(trainer, schedule=[0.5, 0.8])
     >>> history = pruner.run(data.x_train, data.y_train, epochs=5, test=(data.x_test, data.y_test))
     >>> [round(record.sparsity, 3) for record in history]
     [0.5, 0.8]
@@ -143,14 +141,14 @@ class Pruner(check.Checked):
     _checks = {  # noqa: RUF012
         "rule": check.optional(functools.partial(check.one_of, choices=RULES)),
         "scope": functools.partial(check.one_of, choices=SCOPES),
-        "criterion": lambda name, value: _criterion(name, value),
+        "criterion": criterion,
         "layer_rates": functools.partial(check.one_of, choices=LAYER_RATES),
         "min_keep": functools.partial(check.integer, low=0),
         "grower": check.optional(functools.partial(check.one_of, choices=GROWERS)),
         "drop_fraction": functools.partial(check.number, interval="[0, 1]"),
         "seed": functools.partial(check.integer, low=0, high=2**64 - 1),
         "ignored_layers": lambda name, value: _layers(name, value),
-        "schedule": lambda name, value: _amounts(name, value),
+        "schedule": amounts,
         "round": functools.partial(check.integer, low=0),
     }
 
@@ -345,40 +343,20 @@ class Pruner(check.Checked):
         1 0.25 False
         2 0.5 False
         """
-        trainer, network = self.trainer, self.trainer.network
         self._check(self.rule)
         self._check_schedule()
-        adaptive = learning_rate == ADAPTIVE
-        rate = trainer.learning_rate
-        if isinstance(learning_rate, str):
-            check.one_of("learning_rate", learning_rate, [ADAPTIVE])
-        elif learning_rate is not None:
-            rate = check.number("learning_rate", learning_rate, "(0, inf)")
-        factors = trainer.learning_rate_schedule
-        if learning_rate_schedule is not None:
-            factors = learning_rates("learning_rate_schedule", learning_rate_schedule)
-        lengths = self._lengths(epochs)
-        stop = len(self.schedule)
-        if rounds is not None:
-            stop = min(stop, self.round + check.integer("rounds", rounds, 0))
-        if not check.boolean("restarts", restarts) and adaptive:
-            raise ValueError("restarts: expected True with the learning rate 'adaptive', got False")
-        if rewind_to is not None:
-            trainer._rewound("rewind_to", rewind_to)
         check.callback("callback", callback, "a Progress")
-        check.callback("on_round", on_round, "a RoundRecord")
-        loss = loss_of(network, y)
-        plan = Plan(
-            data=training_set(network, x, y, loss, trainer.seed),
-            loss=loss,
-            validation=None if validation is None else checked_samples(network, "validation", validation, loss),
-            test=None if test is None else checked_samples(network, "test", test, loss),
-            epochs=lengths,
-            stop=stop,
-            learning_rate=None if adaptive else rate,
-            schedule=factors,
+        plan = Plan.of(
+            self,
+            (x, y),
+            epochs,
+            learning_rate=learning_rate,
+            learning_rate_schedule=learning_rate_schedule,
             restarts=restarts,
             rewind_to=rewind_to,
+            rounds=rounds,
+            validation=validation,
+            test=test,
             on_round=on_round,
         )
         with shown(check.boolean("progress", progress), callback) as told:
@@ -460,33 +438,9 @@ class Pruner(check.Checked):
             drop_fraction=drop_fraction,
         )
 
-    def _lengths(self, epochs: int | Sequence[int]) -> list[int]:
-        """Epochs of each round of the schedule."""
-        rounds = len(self.schedule)
-        if isinstance(epochs, np.ndarray):
-            epochs = epochs.tolist()
-        if not isinstance(epochs, Sequence) or isinstance(epochs, str):
-            return [check.integer("epochs", epochs, 0)] * rounds
-        if len(epochs) != rounds:
-            raise ValueError(f"epochs: expected a number for each of {rounds} rounds, got {len(epochs)}")
-        return [check.integer(f"epochs[{i}]", number, 0) for i, number in enumerate(epochs)]
-
     def _check(self, rule: str) -> None:
         """Refuse settings that do not go together; each by itself is as described."""
-        if self.layer_rates != "uniform" and (self.rule != "sparsity" or self.scope != "layer"):
-            raise ValueError(
-                f"layer_rates: expected rule 'sparsity' and scope 'layer' with {self.layer_rates!r}, got "
-                f"{self.rule!r}, {self.scope!r}"
-            )
-        if self.grower is not None and (rule != "sparsity" or self.scope != "layer"):
-            raise ValueError(
-                f"grower: expected rule 'sparsity' and scope 'layer' with {self.grower!r}, got {rule!r}, {self.scope!r}"
-            )
-        if rule == "std" and self.criterion != "magnitude":
-            raise ValueError(f"criterion: expected 'magnitude' with rule 'std', got {self.criterion!r}")
-        if not self.prunable_layers:
-            count = self.trainer.network.n_layers
-            raise ValueError(f"ignored_layers: expected to leave a layer to prune, got all {count}")
+        self._selector().check(rule, self.rule)
 
     def _check_schedule(self) -> None:
         """Refuse a schedule of which a number that is still to come cannot be taken."""
@@ -502,26 +456,8 @@ class Pruner(check.Checked):
         return check_amount(name, rule, amount, self._selector(), self.trainer.network)
 
 
-def _criterion(name: str, value: Any) -> str | Criterion:
-    if isinstance(value, str) or not callable(value):
-        return check.one_of(name, value, CRITERIA)
-    function: Criterion = check.function(name, value, "a function of a Context")
-    return function
-
-
 def _layers(name: str, value: Any) -> list[Any]:
     try:
         return list(value)
     except TypeError:
         raise ValueError(f"{name}: expected a list of layers, got {value!r}") from None
-
-
-def _amounts(name: str, value: Any) -> Sequence[Amount]:
-    if value is None:
-        return ()
-    value = value.tolist() if isinstance(value, np.ndarray) else value
-    is_sequence = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | Mapping)
-    if not is_sequence or not len(value):
-        raise ValueError(f"{name}: expected a sequence of at least one number, got {value!r}")
-    schedule: Sequence[Amount] = value
-    return schedule

@@ -5,14 +5,15 @@ is the rule's business (see `fastprune.Pruner`): a percentile, a quality, a spar
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 
 from fastprune import check
 from fastprune.kernels.layout import Floats
+from fastprune.records import Amount
 
 LearningRates = Callable[[float], float]
 """Factor of the learning rate by the part of a training that is done, in [0, 1)."""
@@ -264,3 +265,15 @@ def rates_of(rate: float, schedule: LearningRates, steps: int) -> Floats:
     if not np.isfinite(rates).all():
         raise ValueError(f"learning_rate: expected a finite one after the schedule's factor, got {rate:g}")
     return rates
+
+
+def amounts(name: str, value: Any) -> Sequence[Amount]:
+    """`value`, if it can be a schedule: None is an empty one; errors call it `name`."""
+    if value is None:
+        return ()
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    is_sequence = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | Mapping)
+    if not is_sequence or not len(value):
+        raise ValueError(f"{name}: expected a sequence of at least one number, got {value!r}")
+    schedule: Sequence[Amount] = value
+    return schedule

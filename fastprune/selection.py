@@ -62,6 +62,28 @@ class Selector:
     grower: str | None = None
     drop_fraction: float = 0.0  # of this round
 
+    def check(self, rule: str, of_schedule: str) -> None:
+        """Refuse what does not go together, with each other or with the rule of a prune.
+
+        Raises
+        ------
+        ValueError
+            If something does not.
+        """
+        if self.layer_rates != "uniform" and (of_schedule != "sparsity" or self.scope != "layer"):
+            raise ValueError(
+                f"layer_rates: expected rule 'sparsity' and scope 'layer' with {self.layer_rates!r}, got "
+                f"{of_schedule!r}, {self.scope!r}"
+            )
+        if self.grower is not None and (rule != "sparsity" or self.scope != "layer"):
+            raise ValueError(
+                f"grower: expected rule 'sparsity' and scope 'layer' with {self.grower!r}, got {rule!r}, {self.scope!r}"
+            )
+        if rule == "std" and self.criterion != "magnitude":
+            raise ValueError(f"criterion: expected 'magnitude' with rule 'std', got {self.criterion!r}")
+        if not self.layers:
+            raise ValueError("ignored_layers: expected to leave a layer to prune, got all of them")
+
     def select(self, state: State, rule: str, amount: Amount, gradient: MeanGradient | None = None) -> Selection:
         """Find the live weights that the rule removes, and those that the grower brings back."""
         storage = state.storage

@@ -33,7 +33,7 @@ ALLOWED = {
     "lazy": set(),
     "records": set(),
     "progress": {"records"},
-    "schedules": {"kernels", "check"},
+    "schedules": {"kernels", "check", "records"},
     "datasets": {"kernels", "check", "files"},
     "allocation": {"kernels"},
     "storage": {"kernels"},
