@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastprune import check
 from fastprune.allocation import choose, erdos_renyi
@@ -98,7 +98,7 @@ class MLP(check.Checked, Network):
         activation: str = "relu",
         initialization: str | float = "he",
         loss: str | None = None,
-        dtype: npt.DTypeLike = "float32",
+        dtype: DTypeLike = "float32",
         seed: int = 0,
         density: float = 1.0,
         execution: str | Sequence[str] = "auto",
@@ -135,7 +135,7 @@ class MLP(check.Checked, Network):
         sizes: list[int],
         activation: str,
         loss: str | None,
-        dtype: npt.DTypeLike,
+        dtype: DTypeLike,
         execution: str | Sequence[str],
         positions: Sequence[Ints | None],
     ) -> None:
@@ -154,7 +154,7 @@ class MLP(check.Checked, Network):
         *,
         activation: str = "relu",
         loss: str | None = None,
-        dtype: npt.DTypeLike = "float32",
+        dtype: DTypeLike = "float32",
         execution: str | Sequence[str] = "auto",
     ) -> MLP:
         """Make a network of weights from elsewhere.
@@ -364,7 +364,7 @@ def _stored(arrays: dict[str, npt.NDArray[Any]], name: str, size: int, dtype: np
     return array
 
 
-def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         result = np.dtype(dtype)
     except TypeError:

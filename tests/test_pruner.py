@@ -359,7 +359,7 @@ def test_bad_arguments(arguments, message):
     [
         ("rule", "l1", "rule: expected one of"),
         ("scope", "local", "scope: expected one of 'layer', 'global', got 'local'"),
-        ("criterion", "gradient", "criterion: expected one of"),
+        ("criterion", "hessian", "criterion: expected one of"),
         ("layer_rates", "mine", "layer_rates: expected one of"),
         ("min_keep", -1, "min_keep: expected an integer"),
         ("seed", 0.5, "seed: expected an integer"),

@@ -437,7 +437,7 @@ def test_rates_keep_to_what_is_left_to_ignored_layers_and_to_min_keep(layer_rate
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"criterion": "gradient"}, "criterion: expected one of 'magnitude', 'random', got 'gradient'"),
+        ({"criterion": "hessian"}, "criterion: expected one of 'magnitude', 'random', 'gradient', got 'hessian'"),
         ({"layer_rates": "erk"}, "layer_rates: expected one of 'uniform', 'erdos_renyi', 'lamp', got 'erk'"),
         ({"layer_rates": "lamp", "scope": "global"}, "layer_rates: expected rule 'sparsity' and scope 'layer' with"),
         ({"layer_rates": "lamp", "rule": "percentile"}, "layer_rates: expected rule 'sparsity' and scope 'layer'"),

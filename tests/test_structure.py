@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import os
 import pickle
 import pydoc
@@ -175,6 +176,16 @@ def test_packages_are_imported_at_once_and_their_names_when_used(package):
     assert all(one in pydoc.render_doc(package) for one in package.__all__)
     with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nonsense'"):
         package.nonsense  # noqa: B018
+
+
+def test_signatures_are_readable():
+    """Types stand there by name: what an array_like can be takes NumPy five lines."""
+    for name in fastprune.__all__:
+        one = getattr(fastprune, name)
+        methods = [value for value in vars(one).values() if inspect.isfunction(value)] if inspect.isclass(one) else []
+        for function in [*methods, *([one] if inspect.isfunction(one) else [])]:
+            for parameter in inspect.signature(function).parameters.values():
+                assert len(str(parameter)) < 160, f"{name}.{function.__name__}: {parameter}"
 
 
 def test_an_edited_kernel_never_runs_as_it_was(tmp_path):
