@@ -137,14 +137,17 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
     trainer, network = pruner.trainer, pruner.trainer.network
     history = PruneHistory()
 
-    def scores(train: Evaluation | None = None) -> Scores:
-        state = network.state
+    def scores(fit: History | None = None) -> Scores:
+        """Of the network as it is; what a fit that has just ended knows is not evaluated again."""
         with Threads(trainer.n_jobs) as threads:
-            return Scores(
-                train or evaluate_training(state, plan.data, plan.loss, threads),
-                None if plan.validation is None else evaluate(state, plan.validation, plan.loss, threads),
-                None if plan.test is None else evaluate(state, plan.test, plan.loss, threads),
-            )
+
+            def of(samples: Samples | None) -> Evaluation | None:
+                return None if samples is None else evaluate(network.state, samples, plan.loss, threads)
+
+            if fit is not None:
+                return Scores(fit.train, fit.validation, of(plan.test))
+            train = evaluate_training(network.state, plan.data, plan.loss, threads)
+            return Scores(train, of(plan.validation), of(plan.test))
 
     def told(progress: Progress) -> bool | None:
         assert callback is not None
@@ -191,7 +194,7 @@ def _retrain(
     record: RoundRecord,
     fit: Callable[..., History],
     rate: float,
-    scores: Callable[[Evaluation], Scores],
+    scores: Callable[[History], Scores],
 ) -> RoundRecord:
     """The record of a round after one attempt at retraining, or two."""
     network = pruner.trainer.network
@@ -205,7 +208,7 @@ def _retrain(
 
 
 def _attempt(
-    record: RoundRecord, fit: Callable[..., History], rate: float, scores: Callable[[Evaluation], Scores]
+    record: RoundRecord, fit: Callable[..., History], rate: float, scores: Callable[[History], Scores]
 ) -> RoundRecord:
     """The record after one attempt at retraining; `failed` if that ended collapsed or diverged."""
     started = time.perf_counter()
@@ -217,7 +220,7 @@ def _attempt(
         seconds = time.perf_counter() - started
     else:
         made, events, seconds, stopped = len(history.epochs), [], history.seconds, history.stopped
-        after = scores(history.train)
+        after = scores(history)
         if history.collapsed or history.train.collapsed:
             events.append(Event("collapsed"))
             if not history.train.collapsed:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastprune as fp
-from fastprune import rounds, spans
+from fastprune import check, evaluation, rounds, spans, training
 
 
 @pytest.fixture(scope="module")
@@ -505,3 +505,88 @@ def test_a_bad_run_changes_nothing(arguments, message):
         pruner.run(**{"x": np.ones((3, 5)), "y": [0, 1, 2], "epochs": 1, **arguments})
     assert network.sparsity == 0
     assert pruner.round == 0
+
+
+# Schedules
+
+
+class Own:
+    """A schedule of a user's: two methods, and the rule its numbers are for."""
+
+    rule = "percentile"
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, number):
+        if number >= 3:
+            raise IndexError
+        return 10.0 * (number + 1)
+
+
+def test_a_class_of_the_users_is_a_schedule_and_sets_the_rule(digits):
+    runs = []
+    for schedule, settings in ((Own(), {}), ([10.0, 20.0, 30.0], {"rule": "percentile"})):
+        network, trainer = dense(digits)
+        pruner = fp.Pruner(trainer, schedule=schedule, **settings)
+        assert pruner.rule == "percentile"
+        history = pruner.run(digits.x_train, digits.y_train, [1, 1, 2])
+        assert [record.requested for record in history] == [10.0, 20.0, 30.0]
+        runs.append(network.state.values)
+    np.testing.assert_array_equal(*runs)
+
+
+def test_a_schedule_that_knows_its_rule_sets_it_and_may_be_set_later():
+    pruner = fp.Pruner(fp.Trainer(fp.MLP([5, 4])), schedule=fp.schedules.PercentileRamp(q=50.0))
+    assert pruner.rule == "percentile"
+    assert pruner.step().removed == 10
+    pruner.schedule = [0.1, 0.9]
+    assert pruner.rule == "sparsity"
+    assert pruner.step().live == 2
+    with pytest.raises(ValueError, match=r"schedule.rule: expected one of .*, got 'lottery'"):
+        fp.Pruner(fp.Trainer(fp.MLP([5, 4])), schedule=type("Lottery", (Own,), {"rule": "lottery"})())
+
+
+def test_single_steps_need_no_schedule():
+    pruner = fp.Pruner(fp.Trainer(fp.MLP([5, 4])))
+    assert pruner.step(sparsity=0.5).live == 10
+    assert pruner.step(q=50.0).live == 5
+    with pytest.raises(ValueError, match=r"step: expected a number, step\(sparsity=...\), or a schedule"):
+        pruner.step()
+    assert pruner.run([[0.0] * 5], [0], 1) == []
+    assert (pruner.round, pruner.trainer.network.live_weights) == (0, 5)
+    for bad in ([], {}, "0.5", 0.5, iter([0.5])):
+        with pytest.raises(ValueError, match="schedule: expected a sequence of at least one number"):
+            fp.Pruner(fp.Trainer(fp.MLP([5, 4])), schedule=bad)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_state_is_evaluated_once(digits, monkeypatch, held_out):
+    """After a prune and after each epoch, on what states are compared by; the training set is not looked at twice."""
+    seen = []
+    for module in (rounds, training, evaluation):
+        real = module.evaluate
+
+        def counted(state, samples, *rest, real=real):
+            seen.append((int(state.updates[0]), len(state.storage.live), len(samples.x)))
+            return real(state, samples, *rest)
+
+        monkeypatch.setattr(module, "evaluate", counted)
+    monkeypatch.setattr(spans, "_SPAN_FLOP", 1)
+    _, trainer = dense(digits)
+    seen.clear()
+    more = {"validation": (digits.x_test, digits.y_test)} if held_out else {}
+    fp.Pruner(trainer, schedule=[0.5, 0.8]).run(digits.x_train, digits.y_train, 3, **more)
+    assert len(seen) == len(set(seen))
+    assert len(seen) == 2 * (1 + 3) + (2 * 2 if held_out else 0)
+
+
+def test_samples_are_checked_once_a_run(digits, monkeypatch):
+    calls = []
+    for name in ("samples", "labels"):
+        real = getattr(check, name)
+        monkeypatch.setattr(check, name, lambda *rest, real=real, name=name: calls.append(name) or real(*rest))
+    _, trainer = dense(digits)
+    calls.clear()
+    fp.Pruner(trainer, schedule=[0.2, 0.4, 0.6]).run(digits.x_train, digits.y_train, 1)
+    assert calls == ["samples", "labels"]
