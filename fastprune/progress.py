@@ -25,7 +25,7 @@ def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None
         task = bar.add_task("", total=None, said="")
 
         def told(now: Progress) -> bool | None:
-            part, where, total = now.step / now.steps, f"epoch {now.epoch}/{now.epochs}", 1
+            part, where, total = now.step / now.steps, f"epoch {min(now.epoch + 1, now.epochs)}/{now.epochs}", 1
             if now.round is not None and now.rounds is not None:
                 part, total, where = now.round - 1 + part, now.rounds, f"round {now.round}/{now.rounds}, {where}"
             bar.update(task, description=where, completed=part, total=total, said=_said(now))
