@@ -78,11 +78,10 @@ class Layer:
     @property
     def csr(self) -> CSR:
         """Its live weights in compressed sparse rows: `data` and `indices` (n,), `indptr` (fan_out + 1,)."""
-        fan_out, fan_in = self.shape
-        rows, columns = np.divmod(self._state.storage.positions(self._index), fan_in)
-        data = self._stored(self._state.values)[self._stored(self._state.storage.live) > 0]
-        parts = data, columns.astype(np.int32), np.searchsorted(rows, np.arange(fan_out + 1))
-        return CSR(*(_read_only(part) for part in parts))
+        state, pattern = self._state, self._state.storage.pattern(self._index)
+        low, high = state.storage.layout.weights[self._index : self._index + 2]
+        data = state.values[low:high][state.storage.live[low:high] > 0]
+        return CSR(*(_read_only(part) for part in (data, pattern.columns.copy(), pattern.pointers.copy())))
 
     @property
     def live_weights(self) -> int:
@@ -106,10 +105,6 @@ class Layer:
             f"Layer({fan_in} -> {fan_out}, {self.activation!r}, {self.live_weights} of {fan_in * fan_out} weights "
             f"live, {self.execution})"
         )
-
-    def _stored(self, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        low, high = self._state.storage.layout.weights[self._index : self._index + 2]
-        return vector[low:high]
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

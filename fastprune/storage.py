@@ -101,6 +101,10 @@ class Storage:
         rows = np.repeat(np.arange(pattern.pointers.size - 1), np.diff(pattern.pointers))
         return rows * fan_in + pattern.columns
 
+    def pattern(self, layer: int) -> Pattern:
+        """Which of the layer's weights are live, however it is stored."""
+        return self.patterns[layer] or _by_position(self.positions(layer), *self.sizes[layer : layer + 2])
+
     def matrix(self, layer: int, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The layer's part of a vector (P,) as a new (fan_out, fan_in) array; 0 where nothing is stored."""
         low, high = self.layout.weights[layer : layer + 2]
