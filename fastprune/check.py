@@ -149,8 +149,10 @@ def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: 
     return floats
 
 
-def arrays(name: str, value: Any, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> list[Floats]:
-    """`value` as one array of finite numbers for each of the shapes."""
+def arrays(
+    name: str, value: Any, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike, taken: Sequence[Ints] | None = None
+) -> list[Floats]:
+    """`value` as one array of finite numbers for each of the shapes; or as a vector of what is `taken` of each."""
     given = _one_each(name, value, len(shapes))
     found = []
     for index, (one, shape) in enumerate(zip(given, shapes, strict=True)):
@@ -158,6 +160,8 @@ def arrays(name: str, value: Any, shapes: Sequence[tuple[int, ...]], dtype: npt.
         array = _numeric(f"{name}[{index}]", one, expected)
         if array.shape != shape:
             raise ValueError(f"{name}[{index}]: expected {expected}, got shape {array.shape}")
+        if taken is not None:
+            array = array.reshape(-1)[taken[index]]
         found.append(_floats(f"{name}[{index}]", array, dtype, expected))
     return found
 

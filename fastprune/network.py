@@ -233,7 +233,6 @@ class MLP(check.Checked, Network):
         ([[1.0, 0.0], [0.0, 4.0]], 0.5)
         """
         shapes = [self.layer(index).shape for index in range(self.n_layers)]
-        matrices = check.arrays("weights", weights, shapes, self.dtype)
         vectors = self.biases
         if biases is not None:
             vectors = check.arrays("biases", biases, [(fan_out,) for fan_out, _ in shapes], self.dtype)
@@ -242,8 +241,7 @@ class MLP(check.Checked, Network):
             marks = check.masks("masks", masks, shapes)
             state = state.with_live([None if mask is None else np.flatnonzero(mask) for mask in marks])
         live = [state.storage.positions(index) for index in range(self.n_layers)]
-        values = [matrix.reshape(-1)[where] for matrix, where in zip(matrices, live, strict=True)]
-        self.state = state.with_values(values, vectors)
+        self.state = state.with_values(check.arrays("weights", weights, shapes, self.dtype, live), vectors)
 
     @property
     def effective_sparsity(self) -> float:
