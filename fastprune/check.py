@@ -167,9 +167,9 @@ def arrays(
 
 
 def matrix(name: str, value: Any) -> npt.NDArray[Any]:
-    """`value` as an array of numbers with two axes."""
+    """`value` as an array of numbers with two axes, neither of them empty."""
     array = _numeric(name, value, "numbers of shape (fan_out, fan_in)")
-    if array.ndim != 2:
+    if array.ndim != 2 or not array.size:
         raise ValueError(f"{name}: expected numbers of shape (fan_out, fan_in), got shape {array.shape}")
     return array
 
