@@ -164,7 +164,7 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
             if rate is None:
                 rate = trainer.learning_rate * _adapted(pruned, length, trainer.dense_epochs)
             record = RoundRecord(**vars(pruned), round=pruner.round, before=scores())
-            ended |= plan.on_round is not None and plan.on_round(record) is True
+            stopped = plan.on_round is not None and plan.on_round(record) is True
             fit = functools.partial(
                 train,
                 trainer,
@@ -180,13 +180,21 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
                 network.state, pruner.round, network.loss = previous, number, loss
             elif record.after and record.after.train.one_answer and labels_differ(plan.data.samples):
                 record = replace(record, events=(*record.events, Event("one answer")))
-            ended |= plan.on_round is not None and plan.on_round(record) is True
+            record = _stopped(record) if stopped else record
+            if plan.on_round is not None and plan.on_round(record) is True:
+                record = _stopped(record)
         except BaseException:
             network.state, pruner.round, network.loss = previous, number, loss
             raise
         history.append(record)
-        ended |= record.failed or Event("stopped") in record.events
+        ended = record.failed or Event("stopped") in record.events
     return history
+
+
+def _stopped(record: RoundRecord) -> RoundRecord:
+    """The record of a round with which a callback ends the run."""
+    event = Event("stopped")
+    return record if event in record.events else replace(record, events=(*record.events, event))
 
 
 def _retrain(
