@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from fastprune.records import Progress
 
 Callback = Callable[[Progress], bool | None]
 """What `fit` and `run` tell of their progress; it ends them by returning True."""
+
+
+def ends(answer: object) -> bool:
+    """Whether a callback's answer is True, of Python's or, as comparisons of arrays give it, of NumPy's."""
+    return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from fastprune.evaluation import (
     training_set,
 )
 from fastprune.kernels.layout import Floats, Samples
-from fastprune.progress import Callback
+from fastprune.progress import Callback, ends
 from fastprune.records import (
     Amount,
     DivergenceError,
@@ -164,7 +164,7 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
             if rate is None:
                 rate = trainer.learning_rate * _adapted(pruned, length, trainer.dense_epochs)
             record = RoundRecord(**vars(pruned), round=pruner.round, before=scores())
-            stopped = plan.on_round is not None and plan.on_round(record) is True
+            stopped = plan.on_round is not None and ends(plan.on_round(record))
             fit = functools.partial(
                 train,
                 trainer,
@@ -181,7 +181,7 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
             elif record.after and record.after.train.one_answer and labels_differ(plan.data.samples):
                 record = replace(record, events=(*record.events, Event("one answer")))
             record = _stopped(record) if stopped else record
-            if plan.on_round is not None and plan.on_round(record) is True:
+            if plan.on_round is not None and ends(plan.on_round(record)):
                 record = _stopped(record)
         except BaseException:
             network.state, pruner.round, network.loss = previous, number, loss

@@ -10,7 +10,7 @@ import numpy as np
 from fastprune.checkpoints import Checkpoints, Convergence, fault_of
 from fastprune.evaluation import TrainingSet, evaluate, evaluate_training
 from fastprune.kernels.layout import Samples
-from fastprune.progress import Callback
+from fastprune.progress import Callback, ends
 from fastprune.records import DivergenceError, Epoch, Evaluation, History, Progress
 from fastprune.schedules import LearningRates, rates_of
 from fastprune.spans import prepare, span_length
@@ -107,7 +107,7 @@ def train(
                     seconds=time.perf_counter() - started,
                 )
                 updates = state.updates[0]
-                stopped = callback(told) is True
+                stopped = ends(callback(told))
                 if network.state is not state or state.updates[0] != updates:
                     raise RuntimeError("the callback pruned, restored or trained the network, which is in training")
         if step % batches:
