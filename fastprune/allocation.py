@@ -48,8 +48,17 @@ def choose(size: int, count: int, rng: np.random.Generator) -> Ints:
         return np.sort(rng.choice(size, count, replace=False, shuffle=False))
     chosen = np.empty(0, np.int64)
     while chosen.size < count:
-        chosen = np.unique(np.concatenate([chosen, rng.integers(size, size=count - chosen.size)]))
+        chosen = distinct(np.concatenate([chosen, rng.integers(size, size=count - chosen.size)]))
     return chosen
+
+
+def distinct(numbers: Ints) -> Ints:
+    """Each of these numbers of at least 0 once, ascending.
+
+    As np.unique, which hashes since NumPy 2.3: 4.8 s for four million numbers, and 0.08 to sort them (AMD EPYC).
+    """
+    numbers = np.sort(numbers)
+    return numbers[np.diff(numbers, prepend=-1) > 0]
 
 
 def lowest(scores: Floats, positions: Ints, count: int) -> Ints:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from abc import ABC, abstractmethod
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,7 @@ FORMAT = 2  # docs/file-format.md describes it
 _NAMES = {code: name for name, code in ACTIVATIONS.items()}
 
 
-class Network(ABC):
+class Network:
     """Base of `MLP` and `FrozenMLP`.
 
     Attributes
@@ -43,6 +42,10 @@ class Network(ABC):
     _frozen: ClassVar[bool]
 
     @cached_property  # because a prediction of one sample takes a few microseconds
+    def _features(self) -> int:
+        return self.state.storage.sizes[0]
+
+    @property
     def sizes(self) -> list[int]:
         """Units of each level, the inputs first and the outputs last."""
         return list(self.state.storage.sizes)
@@ -167,7 +170,7 @@ class Network(ABC):
         >>> fp.MLP([2, 3]).logits([[0.0, 0.0]])  # the biases
         array([[0., 0., 0.]], dtype=float32)
         """
-        logits = self._logits(check.samples("x", x, self.sizes[0], self.dtype))
+        logits = self._logits(check.samples("x", x, self._features, self.dtype))
         if not all_finite(logits.reshape(-1)):  # any class would do: argmax takes NaN for the largest
             raise ValueError(f"x: expected numbers for which the outputs fit {self.dtype}, got an overflow")
         return logits
@@ -248,9 +251,9 @@ class Network(ABC):
             raise ValueError("network: expected a trained network or MLP(..., loss=...), got one that has no loss yet")
         return self.loss
 
-    @abstractmethod
     def _logits(self, x: Floats) -> Floats:
         """The logits of checked samples."""
+        raise NotImplementedError
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.

@@ -202,11 +202,22 @@ def masks(name: str, value: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.
     return found
 
 
+def listed(name: str, value: Any) -> list[Any]:
+    """`value`, which may be any iterable, as a list with at least one item."""
+    try:
+        items = list(value)
+    except TypeError:
+        items = []
+    if not items or isinstance(value, str | Mapping):
+        raise ValueError(f"{name}: expected a list of at least one array, got {shown(value):.60}")
+    return items
+
+
 def _one_each(name: str, value: Any, count: int) -> list[Any]:
-    if not isinstance(value, list | tuple) or len(value) != count:
-        came = f"{len(value)} of them" if isinstance(value, list | tuple) else type(value).__name__
-        raise ValueError(f"{name}: expected a list of {count} arrays, one a layer, got {came}")
-    return list(value)
+    items = listed(name, value)
+    if len(items) != count:
+        raise ValueError(f"{name}: expected a list of {count} arrays, one a layer, got {len(items)} of them")
+    return items
 
 
 def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:

@@ -23,25 +23,25 @@ class Context:
     values : ndarray of float64 (n,)
         Its live weights.
     rng : numpy.random.Generator
-        For criteria that draw lots: seeded by the pruner's `seed`, one for all layers, in their order.
+        For criteria that draw lots: the layer's own, seeded by the pruner's `seed`.
     """
 
     layer: int
     values: Floats
     rng: np.random.Generator
-    state: State
-    mean_gradient: MeanGradient | None
+    _state: State
+    _mean_gradient: MeanGradient | None
 
     @property
     def shape(self) -> tuple[int, int]:
         """(fan_out, fan_in)."""
-        fan_in, fan_out = self.state.storage.sizes[self.layer : self.layer + 2]
+        fan_in, fan_out = self._state.storage.sizes[self.layer : self.layer + 2]
         return fan_out, fan_in
 
     @property
     def live(self) -> Ints:
         """Where the live weights stand in the (fan_out, fan_in) array, counted in C order, ascending: (n,)."""
-        return self.state.storage.positions(self.layer)
+        return self._state.storage.positions(self.layer)
 
     @property
     def gradient(self) -> Floats:
@@ -52,9 +52,9 @@ class Context:
         ValueError
             If it is given none.
         """
-        low, high = self.state.storage.layout.weights[self.layer : self.layer + 2]
-        values: Floats = self._mean_gradient().stored.values[low:high].astype(np.float64)
-        return values[self.state.storage.live[low:high] > 0]
+        low, high = self._state.storage.layout.weights[self.layer : self.layer + 2]
+        values: Floats = self._needed_gradient().stored.values[low:high].astype(np.float64)
+        return values[self._state.storage.live[low:high] > 0]
 
     @property
     def full_gradient(self) -> Floats:
@@ -65,15 +65,15 @@ class Context:
         Raises
         ------
         ValueError
-            As for `gradient`.
+            If the prune is given no samples.
         """
-        full = self._mean_gradient().full
+        full = self._needed_gradient().full
         return full.storage.matrix(self.layer, full.values).astype(np.float64)
 
-    def _mean_gradient(self) -> MeanGradient:
-        if self.mean_gradient is None:
+    def _needed_gradient(self) -> MeanGradient:
+        if self._mean_gradient is None:
             raise ValueError("samples: expected a pair (x, y) to compute gradients by: step(..., samples=(x, y))")
-        return self.mean_gradient
+        return self._mean_gradient
 
 
 Criterion = Callable[[Context], Floats]

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from fastprune.allocation import distinct
 from fastprune.base import Network
 from fastprune.inference import forward
 from fastprune.kernels.activation import activate_forward
@@ -50,6 +51,8 @@ class FrozenMLP(Network):
         Units of each level that are left; the inputs and the outputs are all there.
     live_weights : int
         Number of weights that are left.
+    sparsity, compression : float
+        Of what is left: of the weights between units that are left.
     loss : str or None
         What the outputs mean, as the network knew it.
     dtype : numpy.dtype
@@ -70,13 +73,16 @@ class FrozenMLP(Network):
         self.state, self.loss = state, loss
         self._outputs, self._code = self.sizes[-1], state.storage.layout.activation
 
-        # For single samples, weights by input instead of by output.
+        # For single samples, weights by input instead of by output, of the inputs that are read.
+        parts = [Part.of(self.layer(index)) for index in range(self.n_layers)]
+        read = distinct(parts[0].columns)
+        parts[0] = parts[0]._replace(columns=np.searchsorted(read, parts[0].columns))
+        sizes = [read.size, *self.sizes[1:]]
         self._narrow = BYTES // self.dtype.itemsize
         panel = WIDE * self._narrow
-        self._widest = max(_filled(size, panel) for size in self.sizes)
-        forms, structure, values = [], [], []
-        for index in range(self.n_layers):
-            part, (fan_out, fan_in) = Part.of(self.layer(index)), self.layer(index).shape
+        self._widest = max(_filled(size, panel) for size in sizes)
+        forms, structure, values = [], [read], []
+        for part, fan_in, fan_out in zip(parts, sizes[:-1], sizes[1:], strict=True):
             filled = _filled(fan_out, panel)
             values.append(np.pad(part.biases, (0, filled - fan_out)))
             cells = part.columns * filled + part.rows // self._narrow * self._narrow
@@ -92,7 +98,7 @@ class FrozenMLP(Network):
                 blocks[block, part.rows % self._narrow] = part.values
                 structure += [np.searchsorted(cells, np.arange(fan_in + 1) * filled), cells % filled]
                 values.append(blocks.reshape(-1))
-        self._structure = np.concatenate([[self.n_layers, *self.sizes, *forms], *structure]).astype(np.int32)
+        self._structure = np.concatenate([[self.n_layers, *sizes, *forms], *structure]).astype(np.int32)
         self._columns = aligned_empty((sum(part.size for part in values),), self.dtype)
         np.concatenate(values, out=self._columns, casting="same_kind")
 
@@ -128,7 +134,7 @@ def _drop_unread(sizes: list[int], parts: list[Part]) -> tuple[list[int], list[P
     """Without the hidden units from which no live weight leads on, the last level first."""
     sizes, parts = list(sizes), list(parts)
     for level in range(len(parts) - 1, 0, -1):
-        kept = np.unique(parts[level].columns)
+        kept = distinct(parts[level].columns)
         parts[level - 1], parts[level] = _keep(kept, sizes[level], parts[level - 1], parts[level])
         sizes[level] = max(1, kept.size)
     return sizes, parts

@@ -13,13 +13,14 @@ from fastprune.evaluation import part_of
 from fastprune.inference import workspace
 from fastprune.kernels.layout import Floats, Samples
 from fastprune.kernels.steps import batch_gradient
-from fastprune.kernels.tile import LANES
+from fastprune.kernels.tile import LANES, all_finite
 from fastprune.network import LOSSES
 from fastprune.state import State
 from fastprune.storage import from_positions
 from fastprune.team import Threads
 
-_PART = 64 * LANES  # samples whose activations are in memory together
+_TILES = 64  # of samples whose activations are in memory together, and fewer where these take more bytes than
+_BYTES = 2**26
 
 
 class Gradient(NamedTuple):
@@ -32,8 +33,8 @@ class Gradient(NamedTuple):
 class MeanGradient:
     """The gradient of the mean loss over samples, without penalties and dropout, at one state of a network."""
 
-    def __init__(self, state: State, samples: Samples, loss: str, threads: int) -> None:
-        self._state, self._samples, self._loss, self._threads = state, samples, loss, threads
+    def __init__(self, state: State, name: str, samples: Samples, loss: str, threads: int) -> None:
+        self._state, self._name, self._samples, self._loss, self._threads = state, name, samples, loss, threads
 
     @cached_property
     def stored(self) -> State:
@@ -43,22 +44,27 @@ class MeanGradient:
     @cached_property
     def full(self) -> State:
         """By every weight, live or not; it takes the time and memory of the dense network."""
-        old = self._state.storage
+        old, nothing = self._state.storage, self._state.values[:0]
         positions = [old.positions(layer) for layer in range(len(old.execution))]
         dense = from_positions(old.sizes, ["dense"] * len(old.execution), old.layout.activation, positions)
-        return self._of(self._state.stored_in(dense))
+        return self._of(replace(self._state, velocity=nothing, square=nothing).stored_in(dense))
 
     def _of(self, state: State) -> State:
         layout, values, count = state.storage.layout, state.values, len(self._samples.x)
         total, part = np.zeros(values.size), np.zeros_like(values)
+        tiles = min(_TILES, max(1, _BYTES // (2 * int(layout.rows[-1]) * LANES * values.itemsize)))
+        space = workspace(np.arange(count), tiles, layout, values.dtype, training=True)
         with Threads(self._threads) as threads, one_blas_thread():
-            for start in range(0, count, _PART):
-                batch = part_of(self._samples, slice(start, start + _PART))
+            for start in range(0, count, tiles * LANES):
+                batch = part_of(self._samples, slice(start, start + tiles * LANES))
                 size = len(batch.x)
-                space = workspace(np.arange(size), -(-size // LANES), layout, values.dtype, training=True)
-                threads.run(functools.partial(batch_gradient, part, space, layout, values, batch, LOSSES[self._loss]))
+                code = LOSSES[self._loss]
+                threads.run(functools.partial(batch_gradient, part, space, layout, values, batch, code))
                 total += part * (size / count)
-        return replace(state, values=total.astype(values.dtype))
+        gradient = total.astype(values.dtype)
+        if not all_finite(gradient):
+            raise ValueError(f"{self._name}: expected samples whose gradient fits {values.dtype}, got an overflow")
+        return replace(state, values=gradient)
 
 
 def by_layer(gradient: State, full: bool) -> Gradient:

@@ -28,9 +28,10 @@ class CSR(NamedTuple):
 
 
 class Layer:
-    """A layer of an `MLP` or a `FrozenMLP` as it is at present. `network.layer(i)` makes it.
+    """A layer of an `MLP` or a `FrozenMLP`. `network.layer(i)` makes it.
 
-    Its arrays are copies and read-only: `MLP.set_weights` changes a network, and `Pruner` its masks.
+    It follows the network: after training or a prune it shows the new weights. Its arrays are copies and read-only;
+    `MLP.set_weights` changes a network, and `Pruner` its masks.
 
     Attributes
     ----------

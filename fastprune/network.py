@@ -55,7 +55,7 @@ class MLP(check.Checked, Network):
     dtype : {"float32", "float64"}, default "float32"
         Of parameters and arithmetic.
     seed : int, default 0
-        Of the initialization.
+        Seed for the initialization.
     density : float, default 1.0
         Fraction of all weights that is live from the start, in (0, 1]: chosen at random, shared out among layers as
         Erdos-Renyi graphs are (Mocanu et al. 2018, equation 3). A unit's fans count live weights only, on average.
@@ -186,8 +186,7 @@ class MLP(check.Checked, Network):
         >>> fp.MLP.from_weights([[[1.0, -2.0]]], [[0.5]], loss="mean_squared_error").predict([[3.0, 1.0]])
         array([1.5], dtype=float32)
         """
-        if not isinstance(weights, list | tuple) or not weights:
-            raise ValueError(f"weights: expected a list of at least one matrix, got {type(weights).__name__}")
+        weights = check.listed("weights", weights)
         shapes = [np.shape(check.matrix(f"weights[{index}]", matrix)) for index, matrix in enumerate(weights)]
         for index, (below, above) in enumerate(pairwise(shapes)):
             if above[1] != below[0]:
@@ -216,8 +215,8 @@ class MLP(check.Checked, Network):
         biases : sequence of array_like (fan_out,), optional
             As they are, if not given.
         masks : sequence of array_like (fan_out, fan_in) or None, optional
-            Which weights are live from now on: booleans, or zeros and ones; None stands for all of the layer. The
-            present masks stay, if not given.
+            Which weights are live from now on: booleans, or zeros and ones. Where there is None, or no masks are given,
+            the present mask stays.
 
         Raises
         ------
@@ -239,7 +238,9 @@ class MLP(check.Checked, Network):
         state = self.state
         if masks is not None:
             marks = check.masks("masks", masks, shapes)
-            state = state.with_live([None if mask is None else np.flatnonzero(mask) for mask in marks])
+            present = [state.storage.positions(index) for index in range(self.n_layers)]
+            chosen = zip(marks, present, strict=True)
+            state = state.with_live([live if mask is None else np.flatnonzero(mask) for mask, live in chosen])
         live = [state.storage.positions(index) for index in range(self.n_layers)]
         self.state = state.with_values(check.arrays("weights", weights, shapes, self.dtype, live), vectors)
 
@@ -364,7 +365,7 @@ def _stored(arrays: dict[str, npt.NDArray[Any]], name: str, size: int, dtype: np
 
 def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
-        result = np.dtype(dtype)
+        result = np.dtype("O" if dtype is None else dtype)
     except TypeError:
         result = np.dtype(object)
     if result.name not in ("float32", "float64"):

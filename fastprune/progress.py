@@ -28,7 +28,9 @@ def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None
     from rich.progress import Progress as Bar
 
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn()
-    with Bar(*columns) as bar:
+    bar = Bar(*columns)
+    try:  # not `with bar`: Ctrl-C while it starts would leave it there
+        bar.start()
         task = bar.add_task("", total=None, said="")
 
         def told(now: Progress) -> bool | None:
@@ -39,6 +41,8 @@ def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None
             return None if callback is None else callback(now)
 
         yield told
+    finally:
+        bar.stop()
 
 
 def _said(now: Progress) -> str:

@@ -14,10 +14,9 @@ from fastprune.criteria import Criterion, criterion
 from fastprune.evaluation import LabelledSet, checked_samples, loss_of
 from fastprune.gradients import MeanGradient
 from fastprune.growers import GROWERS
-from fastprune.kernels.layout import Samples
 from fastprune.progress import Callback, shown
 from fastprune.records import Amount, PruneHistory, PruneRecord
-from fastprune.rounds import OnRound, Plan, prune, run_rounds
+from fastprune.rounds import OnRound, Plan, goes_back_to, prune, run_rounds
 from fastprune.rules import RULES
 from fastprune.schedules import LearningRates, amounts, cosine
 from fastprune.selection import LAYER_RATES, SCOPES, Selection, Selector, check_amount
@@ -29,8 +28,8 @@ from fastprune.trainer import Trainer
 class Pruner(check.Checked):
     """Prunes a trainer's network, round by round, and retrains it.
 
-    Pruning is cumulative: what was pruned stays pruned, unless a grower brings it back. A layer of which enough is gone
-    is stored and run sparsely from then on, so that rounds get faster.
+    Pruning is cumulative: what was pruned stays pruned, unless a grower brings it back. Once a
+    layer is sparse enough, only its live weights are stored and computed, so that rounds get faster.
 
     Parameters
     ----------
@@ -56,8 +55,8 @@ class Pruner(check.Checked):
     criterion : {"magnitude", "random", "gradient"} or callable, default "magnitude"
         What weights are ranked by; the lowest go. "random" is the baseline that a method has to beat. "gradient" is
         |w dL/dw|, what the loss changes by to first order, on at most 2,048 training samples, or on the `samples` of a
-        step. A function of your own is called for each layer with a `fastprune.criteria.Context` and gives a score
-        (n,) to each of its n live weights. The rule "std" takes magnitudes only.
+        step. A function of your own is called for each layer that is pruned, with a `fastprune.criteria.Context`, and
+        gives a score (n,) to each of its n live weights. The rule "std" takes magnitudes only.
     layer_rates : {"uniform", "erdos_renyi", "lamp"}, default "uniform"
         How the rule "sparsity", in scope "layer", shares out what is left: to all layers the same density; a density
         in proportion to (fan_in + fan_out) / (fan_in * fan_out) (Mocanu et al. 2018, equation 3); or what a ranking of
@@ -69,15 +68,17 @@ class Pruner(check.Checked):
     grower : {"random", "gradient"}, optional
         What brings weights back when a round prunes. Each layer then loses more than its number asks for, by
         `drop_fraction`, and as many weights that were pruned become live, from 0: the number of live weights is exactly
-        the one asked for, also if that is higher than before. "random" draws lots, as SET does (Mocanu et al. 2018);
-        "gradient" takes those with the largest gradients, as RigL does (Evci et al. 2020), on the same samples as the
-        criterion "gradient": to find them takes the time and memory of the dense network. For rule "sparsity" and scope
-        "layer".
+        the one asked for, also if that is higher than before; what is grown for that is shared out by the layers'
+        sizes. "random" draws lots, as SET does (Mocanu et al. 2018); "gradient" takes those with the largest gradients,
+        as RigL does (Evci et al. 2020), on the samples of the criterion "gradient": to find them takes the time and
+        memory of the dense network. Unlike in these papers, weights that have just gone do not come back at once, and
+        all new ones start at 0. For rule "sparsity" and scope "layer".
     drop_fraction : float, default 0.3
-        The fraction of a layer's live weights that is exchanged in the first round, and in a single step, in [0, 1].
-        Over the rounds of the schedule it falls to 0 along half a cosine (Evci et al. 2020, section 3).
+        The fraction of a layer's live weights that is exchanged, in [0, 1]; fewer, if fewer are pruned. Over the rounds
+        of the schedule it falls to 0 along half a cosine (Evci et al. 2020, section 3); steps with a number of their
+        own take all of it.
     seed : int, default 0
-        Of the criterion "random" and of growers.
+        Seed for the criterion "random" and for growers.
 
     Attributes
     ----------
@@ -206,19 +207,24 @@ class Pruner(check.Checked):
         12
         """
         rules = {rule.keyword: name for name, rule in RULES.items()}
+        names = ", ".join(f"{keyword}=" for keyword in rules)
+        if unknown := number.keys() - rules.keys():
+            raise ValueError(f"step: expected one of {names}, got {', '.join(f'{name}=' for name in sorted(unknown))}")
         given = {keyword: amount for keyword, amount in number.items() if amount is not None}
-        if len(given) > 1 or not given.keys() <= rules.keys():
-            names = ", ".join(f"{keyword}=" for keyword in rules)
+        if len(given) > 1:
             raise ValueError(f"step: expected at most one of {names}, got {', '.join(f'{name}=' for name in given)}")
-        checked, loss = None, ""
+        network, gradient = self.trainer.network, None
         if samples is not None:
             x, y = check.pair("samples", samples)
-            loss = loss_of(self.trainer.network, y)
-            checked = checked_samples(self.trainer.network, "samples", (x, y), loss)
-        for keyword, amount in given.items():
-            self._check(rules[keyword])
-            return self._prune(rules[keyword], self._checked(keyword, rules[keyword], amount), checked, loss)
-        return self._next(checked, loss)
+            loss = loss_of(network, y)
+            checked = checked_samples(network, "samples", (x, y), loss)
+            gradient = MeanGradient(network.state, "samples", checked, loss, self.trainer.n_jobs)
+        if not given:
+            return self._next(gradient)
+        ((keyword, amount),) = given.items()
+        self._check(rules[keyword])
+        amount = self._checked(keyword, rules[keyword], amount)
+        return self._prune(rules[keyword], amount, gradient, self.drop_fraction)
 
     def apply(self, masks: Sequence[ArrayLike | None]) -> PruneRecord:
         """Prune the weights that masks leave out, whatever the pruner's settings are.
@@ -364,7 +370,7 @@ class Pruner(check.Checked):
         history.warn(stacklevel=3)
         return history
 
-    def sensitivity(self, x: ArrayLike, y: ArrayLike, *, sparsities: Sequence[float] = SCAN) -> Sensitivity:
+    def sensitivity(self, x: ArrayLike, y: ArrayLike, *, sparsities: Sequence[float] | None = None) -> Sensitivity:
         """Prune each layer alone, to one sparsity after the other, and evaluate; the network stays as it is.
 
         Parameters
@@ -390,13 +396,13 @@ class Pruner(check.Checked):
         See `Sensitivity.recommend`.
         """
         self._check(self.rule)
-        return scan(self.trainer, self._selector(), x, y, sparsities)
+        return scan(self.trainer, self._selector(), x, y, SCAN if sparsities is None else sparsities)
 
     def __repr__(self) -> str:
         done = f"round {self.round} of {len(self.schedule)}" if len(self.schedule) else "no schedule"
         return f"Pruner({self.trainer.network!r}, rule={self.rule!r}, scope={self.scope!r}, {done})"
 
-    def _next(self, samples: Samples | None, loss: str) -> PruneRecord:
+    def _next(self, gradient: MeanGradient | None) -> PruneRecord:
         """Prune by the schedule's next number."""
         self._check(self.rule)
         rounds = len(self.schedule)
@@ -407,23 +413,22 @@ class Pruner(check.Checked):
                 f"{'the one round' if rounds == 1 else f'all {rounds} rounds'} of the schedule "
                 f"{'is' if rounds == 1 else 'are'} done; give a longer schedule, or a number: step(sparsity=...)"
             )
-        network, state, number = self.trainer.network, self.trainer.network.state, self.round
+        state, number = self.trainer.network.state, self.round
+        back = goes_back_to(self, state)
         try:
             amount = self._checked(f"schedule[{number}]", self.rule, self.schedule[number])
-            record = self._prune(self.rule, amount, samples, loss, self.drop_fraction * cosine(number / rounds))
+            record = self._prune(self.rule, amount, gradient, self.drop_fraction * cosine(number / rounds))
             self.round = number + 1
         except BaseException:  # Ctrl-C between prune and count
-            network.state, self.round = state, number
+            back()
             raise
         return record
 
-    def _prune(
-        self, rule: str, amount: Amount, samples: Samples | None, loss: str, drop_fraction: float | None = None
-    ) -> PruneRecord:
+    def _prune(self, rule: str, amount: Amount, gradient: MeanGradient | None, drop_fraction: float) -> PruneRecord:
         state = self.trainer.network.state
-        gradient = None if samples is None else MeanGradient(state, samples, loss, self.trainer.n_jobs)
-        selector = self._selector(self.drop_fraction if drop_fraction is None else drop_fraction)
-        selection = selector.select(state, rule, amount, gradient)
+        selection = self._selector(drop_fraction).select(state, rule, amount, gradient)
+        if self.trainer.network.state is not state:
+            raise RuntimeError("the criterion pruned, restored or trained the network, which is being pruned")
         return prune(self, selection, rule=rule, scope=self.scope, requested=amount)
 
     def _selector(self, drop_fraction: float = 0.0) -> Selector:
@@ -445,7 +450,7 @@ class Pruner(check.Checked):
     def _check_schedule(self) -> None:
         """Refuse a schedule of which a number that is still to come cannot be taken."""
         schedule = self.schedule
-        if getattr(schedule, "rule", self.rule) != self.rule:
+        if check.one_of("schedule.rule", getattr(schedule, "rule", self.rule), RULES) != self.rule:
             raise ValueError(
                 f"schedule: expected numbers for rule {self.rule!r}, got {schedule!r}, for {schedule.rule!r}"  # type: ignore[attr-defined]
             )

@@ -242,7 +242,7 @@ class PruneRecord:
     removed, grown, live : int
         Weights that went, that came back, and that are live then.
     removed_norm : float
-        Euclidean norm of the weights that went, by that of all before; 0 where these were all 0.
+        Euclidean norm of the removed weights, divided by the norm of all weights before; 0 where these were all 0.
     thresholds : tuple of float or None
         Of each layer, the threshold in use: weights whose score (their absolute value, unless the criterion is another
         one) is not above it went, but for those that `min_keep` held back. None where there was none: in layers that
@@ -330,13 +330,13 @@ class RoundRecord(PruneRecord):
         return self.after is not None or self.failed
 
     def _said(self) -> list[str]:
-        scores = self.after or self.before
+        scores, when = (self.after, "") if self.after else (self.before, " before retraining")
         sets = {name: part for name, part in vars(scores).items() if part is not None}
         said = [
             f"{name} {part.loss:.4g}" if part.accuracy is None else f"{name} accuracy {part.accuracy:.4f}"
             for name, part in sets.items()
         ]
-        return [f"round {self.round}", *super()._said(), *said]
+        return [f"round {self.round}", *super()._said(), *(text + when for text in said)]
 
 
 class PruneHistory(list[RoundRecord]):
@@ -380,7 +380,11 @@ class PruneHistory(list[RoundRecord]):
         return f"[{f',{chr(10)} '.join(map(repr, self))}]"
 
     def _repr_html_(self) -> str:
-        return _table(self.to_dicts(), ("round", "sparsity", "live", "before_test", "after_test", "events"))
+        given = next((name for name in ("test", "validation") if self and getattr(self[0].before, name)), "train")
+        return _table(self.to_dicts(), ("round", "sparsity", "live", f"before_{given}", f"after_{given}", "events"))
+
+
+_SETS = {"train", "validation", "test", "after"}  # parts that may not be there, and then have no columns
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
@@ -397,7 +401,8 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
         return {name: value}
     flat: dict[str, Any] = {}
     for key, part in parts.items():
-        flat |= _flat(f"{name}_{key}" if name else key, part)
+        if part is not None or key not in _SETS:
+            flat |= _flat(f"{name}_{key}" if name else key, part)
     return flat
 
 

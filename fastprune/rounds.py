@@ -22,6 +22,7 @@ from fastprune.evaluation import (
     loss_of,
     training_set,
 )
+from fastprune.gradients import MeanGradient
 from fastprune.kernels.layout import Floats, Samples
 from fastprune.progress import Callback, ends
 from fastprune.records import (
@@ -104,6 +105,11 @@ class Plan:
             raise ValueError("restarts: expected True with the learning rate 'adaptive', got False")
         if rewind_to is not None:
             trainer._rewound("rewind_to", rewind_to)
+            then = rewind_to.storage
+            if pruner.grower and any(
+                then.layer_live_weights[layer] < then.layer_total_weights[layer] for layer in pruner.prunable_layers
+            ):
+                raise ValueError("rewind_to: expected a state in which all weights are live, as a grower needs it")
         check.callback("on_round", on_round, "a RoundRecord")
         loss = loss_of(network, train[1])
         return cls(
@@ -155,11 +161,11 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
 
     ended = False
     while pruner.round < plan.stop and not ended:
-        previous, number, loss = network.state.copy(), pruner.round, network.loss
+        number, back = pruner.round, goes_back_to(pruner, network.state.copy())
         try:
-            pruned = pruner._next(plan.data.watched, plan.loss)
+            pruned = pruner._next(MeanGradient(network.state, "x", plan.data.watched, plan.loss, trainer.n_jobs))
             if plan.rewind_to is not None:
-                trainer.rewind(plan.rewind_to)
+                network.state = trainer._rewound("rewind_to", plan.rewind_to)
             rate, length = plan.learning_rate, plan.epochs[number]
             if rate is None:
                 rate = trainer.learning_rate * _adapted(pruned, length, trainer.dense_epochs)
@@ -177,18 +183,32 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
             )
             record = _retrain(pruner, record, fit, rate, scores)
             if record.failed:
-                network.state, pruner.round, network.loss = previous, number, loss
+                back()
             elif record.after and record.after.train.one_answer and labels_differ(plan.data.samples):
                 record = replace(record, events=(*record.events, Event("one answer")))
             record = _stopped(record) if stopped else record
             if plan.on_round is not None and ends(plan.on_round(record)):
                 record = _stopped(record)
         except BaseException:
-            network.state, pruner.round, network.loss = previous, number, loss
+            back()
             raise
         history.append(record)
         ended = record.failed or Event("stopped") in record.events
     return history
+
+
+def goes_back_to(pruner: Pruner, state: State) -> Callable[[], None]:
+    """What makes network and pruner be as they are now, in that state; also if Ctrl-C comes a second time meanwhile.
+
+    Python looks for Ctrl-C between calls, such as those that check attributes, and not between stores in dictionaries.
+    """
+    network, of_pruner = vars(pruner.trainer.network), vars(pruner)
+    number, loss = pruner.round, pruner.trainer.network.loss
+
+    def back() -> None:
+        network["state"], network["loss"], of_pruner["round"] = state, loss, number
+
+    return back
 
 
 def _stopped(record: RoundRecord) -> RoundRecord:
@@ -251,7 +271,7 @@ def prune(pruner: Pruner, selection: Selection, rule: str, scope: str, requested
     before, after, sizes = network.layer_live_weights, pruned.storage.layer_live_weights, network.layer_total_weights
     total, removed = network.total_weights, selection.removed
 
-    events = [Event("nothing removed")] if removed.size == 0 else []
+    events = [] if removed.size or selection.grown else [Event("nothing removed")]
     events += [Event("kept more than asked", layer) for layer in selection.held_back]
     emptied = [layer for layer, live in enumerate(after) if live == 0 < before[layer]]
     events += [Event("layer emptied", layer) for layer in emptied]
@@ -264,7 +284,7 @@ def prune(pruner: Pruner, selection: Selection, rule: str, scope: str, requested
         requested=requested,
         requested_sparsity=_requested_sparsity(rule, requested, before, layers, total),
         sparsity=(total - sum(after)) / total,
-        prunable_sparsity=(prunable - live) / prunable,
+        prunable_sparsity=(prunable - live) / prunable if prunable else 0.0,
         layer_sparsity=tuple((size - left) / size for size, left in zip(sizes, after, strict=True)),
         effective_sparsity=(total - working) / total,
         dead_units=tuple(dead),

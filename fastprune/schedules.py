@@ -272,8 +272,11 @@ def amounts(name: str, value: Any) -> Sequence[Amount]:
     if value is None:
         return ()
     value = value.tolist() if isinstance(value, np.ndarray) else value
-    is_sequence = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | Mapping)
-    if not is_sequence or not len(value):
+    try:
+        numbers = 0 if isinstance(value, str | Mapping | type) or not hasattr(value, "__getitem__") else len(value)
+    except TypeError:  # it has no length
+        numbers = 0
+    if not numbers:
         raise ValueError(f"{name}: expected a sequence of at least one number, got {value!r}")
     schedule: Sequence[Amount] = value
     return schedule

@@ -1,6 +1,7 @@
 """What goes and what comes back: from a round's number to sets of weights. Nothing here changes a network."""
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -45,7 +46,8 @@ class Selection(NamedTuple):
         for layer, (low, high) in enumerate(pairwise(state.storage.layout.weights.tolist())):
             live = state.storage.live[low:high] > 0
             kept = state.storage.positions(layer)[stay[low:high][live]]
-            positions.append(np.union1d(kept, self.grown[layer]) if layer in self.grown else kept)
+            grown = self.grown.get(layer)
+            positions.append(kept if grown is None else np.sort(np.concatenate([kept, grown])))
         return state.with_live(positions)
 
 
@@ -89,51 +91,60 @@ class Selector:
         storage = state.storage
         values = state.values[: storage.layout.biases[0]].astype(np.float64)
         live = [low + np.flatnonzero(storage.live[low:high]) for low, high in pairwise(storage.layout.weights)]
-        key = [self.seed, sum(positions.size for positions in live)]
-        # With a grower the number of live weights may stay: other lots each time.
-        rng = np.random.default_rng(key if self.grower is None else [*key, int(state.updates[0])])
-        contexts = [Context(layer, values[where], rng, state, gradient) for layer, where in enumerate(live)]
+        threshold = RULES[rule].threshold
+        groups = self._groups(amount) if threshold else self._losses(storage, amount, values, live)
+        contexts: dict[int, Context] = {}
+        free: dict[int, Positions] = {}
         scores = np.zeros(values.size)
-        for where, context in zip(live, contexts, strict=True):
-            scores[where] = score(self.criterion, context)
-        # The best of a layer, where some are to stay, are not free to go.
-        free = [lowest(scores, positions, max(0, positions.size - self.min_keep)) for positions in live]
+        for layer in sorted(layer for group, _ in groups for layer in group):
+            where, rng = live[layer], self._lots(state, layer, live)
+            contexts[layer] = Context(layer, values[where], rng, state, gradient)
+            scores[where] = score(self.criterion, contexts[layer])
+            # The best of a layer, where some are to stay, are not free to go.
+            free[layer] = lowest(scores, where, max(0, where.size - self.min_keep))
         removed: list[Positions] = [np.empty(0, np.int64)]
         grown: dict[int, Ints] = {}
         held_back: list[int] = []
         thresholds: dict[int, float | None] = {}
 
-        threshold = RULES[rule].threshold
-        if threshold is not None:
-            for group, number in self._groups(amount):
+        for group, number in groups:
+            if threshold:
                 candidates = _union(live, group)
                 limit = threshold(values[candidates], scores[candidates], number)
                 thresholds |= dict.fromkeys(group, limit)
-                if limit is None:
-                    continue
                 for layer in group:
+                    if limit is None:
+                        continue
                     goes = free[layer][scores[free[layer]] <= limit]
                     removed.append(goes)
                     if goes.size < np.count_nonzero(scores[live[layer]] <= limit):
                         held_back.append(layer)
-        else:
-            for group, count in self._losses(storage, amount, values, live):
-                candidates = _union(free, group)
-                if candidates.size < count:
-                    held_back += group
-                leave = min(max(count, 0), candidates.size)
-                if self.grower is not None:
-                    (layer,) = group
-                    comes, pruned = max(-count, 0), storage.layer_total_weights[layer] - live[layer].size
-                    moved = round(self.drop_fraction * (live[layer].size - max(count, 0)))
-                    moved = min(moved, candidates.size - leave, pruned - comes)
-                    leave, comes = leave + moved, comes + moved
-                    if comes:
-                        grown[layer] = GROWERS[self.grower](contexts[layer], comes)
-                removed.append(lowest(scores, candidates, leave))
+                continue
+            candidates, count = _union(free, group), int(number)
+            if candidates.size < count:
+                held_back += group
+            leave = min(max(count, 0), candidates.size)
+            if self.grower is not None:
+                (layer,) = group
+                comes, pruned = max(-count, 0), storage.layer_total_weights[layer] - live[layer].size
+                moved = round(self.drop_fraction * (live[layer].size - max(count, 0)))
+                moved = min(moved, candidates.size - leave, pruned - comes)
+                leave, comes = leave + moved, comes + moved
+                if comes:
+                    grown[layer] = GROWERS[self.grower](contexts[layer], comes)
+            removed.append(lowest(scores, candidates, leave))
         return Selection(np.concatenate(removed), grown, held_back, thresholds)
 
-    def _groups(self, amount: Amount) -> list[tuple[list[int], float]]:
+    def _lots(self, state: State, layer: int, live: list[Positions]) -> np.random.Generator:
+        """Random numbers of a layer, the same however layers are stored, and whichever others are ranked."""
+        if self.grower is not None:  # the number of live weights may stay: other lots for other live weights
+            digest = zlib.crc32(state.storage.positions(layer).tobytes())
+            return np.random.default_rng([self.seed, layer, int(state.updates[0]), digest])
+        counts = [positions.size for positions in live]
+        generator = np.random.PCG64([self.seed, sum(counts)])
+        return np.random.Generator(generator.advance(sum(counts[:layer])))  # a number for each live weight before
+
+    def _groups(self, amount: Amount) -> Sequence[tuple[list[int], float]]:
         """Which layers are ranked together, and the number of each such group."""
         if isinstance(amount, Mapping):
             return [([layer], number) for layer, number in amount.items()]
@@ -141,7 +152,7 @@ class Selector:
 
     def _losses(
         self, storage: Storage, amount: Amount, values: Floats, live: list[Positions]
-    ) -> list[tuple[list[int], int]]:
+    ) -> Sequence[tuple[list[int], float]]:
         """How many weights each group loses for its sparsity; with a grower it may gain some, which are negative."""
         sizes = storage.layer_total_weights
         left = [positions.size for positions in live]
@@ -183,7 +194,7 @@ def _lamp(layers: list[Floats], total: int) -> list[int]:
     return [values.size - int(n) for values, n in zip(layers, np.diff(np.searchsorted(lost, bounds)), strict=True)]
 
 
-def _union(positions: list[Positions], layers: list[int]) -> Positions:
+def _union(positions: Mapping[int, Positions] | list[Positions], layers: list[int]) -> Positions:
     return np.concatenate([positions[layer] for layer in layers])
 
 

@@ -148,7 +148,7 @@ def scan(trainer: Trainer, selector: Selector, x: ArrayLike, y: ArrayLike, spars
         for layer in selector.layers:
             pruned, row = state, []
             for sparsity in checked:
-                gradient = MeanGradient(pruned, samples, loss, trainer.n_jobs)
+                gradient = MeanGradient(pruned, "x", samples, loss, trainer.n_jobs)
                 pruned = selector.select(pruned, "sparsity", {layer: sparsity}, gradient).apply(pruned)
                 row.append(evaluate(pruned, samples, loss, threads))
             evaluations.append(tuple(row))

@@ -62,7 +62,7 @@ class State:
         sources = storage.sources(self.storage)
         kept = (sources >= 0) & (storage.live > 0)
         vectors = [np.where(kept, vector[sources], 0) if vector.size else vector for vector in self.vectors]
-        return replace(self._with(*vectors), storage=storage)
+        return replace(self._with(*vectors), storage=storage, updates=self.updates.copy())
 
     def with_live(self, positions: Sequence[Ints | None]) -> Self:
         """The same network with these live weights, see `Storage.with_live`; new ones are 0."""

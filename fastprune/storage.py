@@ -105,6 +105,13 @@ class Storage:
         """Which of the layer's weights are live, however it is stored."""
         return self.patterns[layer] or _by_position(self.positions(layer), *self.sizes[layer : layer + 2])
 
+    def same_live(self, other: "Storage") -> bool:
+        """Whether the same weights are live in another storage of the network."""
+        return self is other or (
+            self.layer_live_weights == other.layer_live_weights
+            and all(np.array_equal(self.positions(i), other.positions(i)) for i in range(len(self.patterns)))
+        )
+
     def matrix(self, layer: int, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The layer's part of a vector (P,) as a new (fan_out, fan_in) array; 0 where nothing is stored."""
         low, high = self.layout.weights[layer : layer + 2]
@@ -191,27 +198,20 @@ class Storage:
 
         A hidden unit is dead if no such path leads through it.
         """
-        from scipy.sparse import csr_array  # here, because importing it takes long
-
-        matrices: list[Any] = []
-        for layer, pattern in enumerate(self.patterns):
-            shape = self.sizes[layer + 1], self.sizes[layer]
-            if pattern is None:
-                low, high = self.layout.weights[layer : layer + 2]
-                matrices.append(self.live[low:high].reshape(shape).astype(np.float32))
-            else:
-                ones = np.ones(pattern.columns.size, np.float32)
-                matrices.append(csr_array((ones, pattern.columns, pattern.pointers), shape))
-        reached, leading = [np.ones(self.sizes[0], np.float32)], [np.ones(self.sizes[-1], np.float32)]
-        for matrix in matrices:
-            reached.append((matrix @ reached[-1] > 0).astype(np.float32))
-        for matrix in reversed(matrices):
-            leading.insert(0, (matrix.T @ leading[0] > 0).astype(np.float32))
+        ends = []
+        for layer in range(len(self.patterns)):
+            pattern = self.pattern(layer)
+            ends.append((np.repeat(np.arange(self.sizes[layer + 1]), np.diff(pattern.pointers)), pattern.columns))
+        reached, leading = [np.ones(self.sizes[0], bool)], [np.ones(self.sizes[-1], bool)]
+        for size, (rows, columns) in zip(self.sizes[1:], ends, strict=True):
+            reached.append(_marked(size, rows[reached[-1][columns]]))
+        for size, (rows, columns) in zip(self.sizes[-2::-1], ends[::-1], strict=True):
+            leading.insert(0, _marked(size, columns[leading[0][rows]]))
         count = sum(
-            int((matrix @ below)[above > 0].sum(dtype=np.float64))
-            for matrix, below, above in zip(matrices, reached[:-1], leading[1:], strict=True)
+            int(np.count_nonzero(below[columns] & above[rows]))
+            for (rows, columns), below, above in zip(ends, reached[:-1], leading[1:], strict=True)
         )
-        dead = [int(np.count_nonzero(to * on == 0)) for to, on in zip(reached, leading, strict=True)]
+        dead = [int(np.count_nonzero(~(to & on))) for to, on in zip(reached, leading, strict=True)]
         return count, dead[1:-1]
 
 

@@ -65,7 +65,7 @@ class Trainer(check.Checked):
     n_jobs : int, default 1
         Number of threads; -1 for one a core. Results do not depend on it.
     seed : int, default 0
-        Of shuffling and dropout. The same seed gives the same result, bit for bit, on the same machine.
+        Seed for shuffling and dropout. The same seed gives the same result, bit for bit, on the same machine.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class Trainer(check.Checked):
         self._optimizer = check.one_of("optimizer", optimizer, OPTIMIZERS)
         self._check_nesterov()
         self._owner = object()  # see `State`
-        self.dense_epochs, self._whole = 0, network.live_weights
+        self.dense_epochs, self._whole = 0, network.state.storage
 
     @property
     def network(self) -> MLP:
@@ -293,8 +293,8 @@ class Trainer(check.Checked):
         y : array_like
             Their labels, as for `fit`.
         pruned : bool, default False
-            Whether to give the gradient by pruned weights, too, which is 0 otherwise. It takes the time and memory of
-            the dense network.
+            Whether to give the gradient by pruned weights, too, which is 0 otherwise. It takes the time of the dense
+            network; the memory of one is taken in any case, by the arrays.
 
         Returns
         -------
@@ -304,7 +304,7 @@ class Trainer(check.Checked):
         Raises
         ------
         ValueError
-            If an argument is not as described.
+            If an argument is not as described, or the gradient overflows.
 
         Examples
         --------
@@ -316,7 +316,7 @@ class Trainer(check.Checked):
         """
         loss = loss_of(self.network, y)
         samples = checked_samples(self.network, ("x", "y"), (x, y), loss)
-        found = MeanGradient(self.network.state, samples, loss, self.n_jobs)
+        found = MeanGradient(self.network.state, "x", samples, loss, self.n_jobs)
         pruned = check.boolean("pruned", pruned)
         return by_layer(found.full if pruned else found.stored, pruned)
 
@@ -388,7 +388,9 @@ class Trainer(check.Checked):
         try:
             return replace(self.network.state.rewound(state), owner=self._owner)
         except ValueError as error:
-            raise ValueError(f"{name}: expected a state from before the pruning, got one without {error}") from None
+            raise ValueError(
+                f"{name}: expected a state in which all weights were live that are live now, got one without {error}"
+            ) from None
 
     def __repr__(self) -> str:
         return f"Trainer({self.network!r}, optimizer={self.optimizer!r}, learning_rate={self.learning_rate:g})"

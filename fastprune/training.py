@@ -53,7 +53,7 @@ def train(
         if fault := fault_of(start, checkpoints.last_evaluation):
             what, value = fault
             raise ValueError(f"network: expected a finite loss and weights to begin with, got {value} for {what}")
-        dense = network.live_weights == trainer._whole
+        dense = network.state.storage.same_live(trainer._whole)
         state = trainer._state()
         run = prepare(trainer, state, samples, batch, loss, threads)
         convergence = Convergence(trainer.tolerance, trainer.patience)

@@ -15,10 +15,10 @@ def forward_one(
     """Fill row `sample` of `out` with its logits. out (N, K), x (N, F); `code` is the hidden layers' activation.
 
     The network is in two vectors, because each argument is dear in so short a call: `structure` begins with the number
-    of layers L, the sizes of the L + 1 levels, and the form of each layer, then has what each layer's form asks for;
-    `values` has, layer by layer, the biases, filled up to panels, and the weights. A panel is as many outputs as 256
-    bytes have numbers. `scratch`, two rows of the widest level, filled up, and 64 bytes more, and `active`, one row,
-    are overwritten.
+    of layers L, the sizes of the L + 1 levels, and the form of each layer, then has the features that are read, which
+    are the first level, and what each layer's form asks for; `values` has, layer by layer, the biases, filled up to
+    panels, and the weights. A panel is as many outputs as 256 bytes have numbers. `scratch`, two rows of the widest
+    level, filled up, and 64 bytes more, and `active`, one row, are overwritten.
     """
     layers = structure[0]
     narrow = BYTES // scratch.itemsize
@@ -28,7 +28,8 @@ def forward_one(
     width = (scratch.size - narrow) // 2
     at, value = 2 * layers + 2, 0
     for i in range(structure[1]):
-        scratch[aligned + i] = x[sample, i]
+        scratch[aligned + i] = x[sample, structure[at + i]]
+    at += structure[1]
     for layer in range(layers):
         inputs, outputs = structure[1 + layer], structure[2 + layer]
         below, above = aligned + layer % 2 * width, aligned + (layer + 1) % 2 * width
