@@ -25,14 +25,16 @@ class DivergenceError(ArithmeticError):
     ----------
     epoch : int
         The epoch in which it did, from 1.
+    stopped : bool
+        Whether the callback had just ended the fit.
     """
 
-    def __init__(self, what: str, value: str, epoch: int, epochs: int) -> None:
-        super().__init__(what, value, epoch, epochs)  # as `args`, so that it comes whole from another process
-        self.epoch = epoch
+    def __init__(self, what: str, value: str, epoch: int, epochs: int, stopped: bool = False) -> None:
+        super().__init__(what, value, epoch, epochs, stopped)  # as `args`, so that it comes whole from another process
+        self.epoch, self.stopped = epoch, stopped
 
     def __str__(self) -> str:
-        what, value, epoch, epochs = self.args
+        what, value, epoch, epochs, _ = self.args
         return f"{what} became {value} in epoch {epoch} of {epochs}; the last finite state is restored. {HELP}"
 
 

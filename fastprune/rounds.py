@@ -244,7 +244,7 @@ def _attempt(
     try:
         history = fit(learning_rate=rate)
     except DivergenceError as error:
-        made, events = error.epoch, [Event("diverged")]
+        made, events, stopped = error.epoch, [Event("diverged")], error.stopped
         seconds = time.perf_counter() - started
     else:
         made, events, seconds, stopped = len(history.epochs), [], history.seconds, history.stopped

@@ -62,7 +62,7 @@ def train(
 
         def diverge(what: str, value: str, at: int) -> NoReturn:
             network.state = checkpoints.last
-            raise DivergenceError(what, value, at // batches + 1, epochs)
+            raise DivergenceError(what, value, at // batches + 1, epochs, stopped)
 
         def compare() -> Evaluation:
             now = evaluate(network.state, watched, loss, threads)
