@@ -27,7 +27,7 @@ def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # here: few want it, and it takes 0.1 s
     from rich.progress import Progress as Bar
 
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn()
+    columns = TextColumn("{task.description}"), BarColumn(10), TextColumn("{task.fields[said]}"), TimeRemainingColumn()
     bar = Bar(*columns)
     try:  # not `with bar`: Ctrl-C while it starts would leave it there
         bar.start()
@@ -36,7 +36,7 @@ def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None
         def told(now: Progress) -> bool | None:
             part, where, total = now.step / now.steps, f"epoch {min(now.epoch + 1, now.epochs)}/{now.epochs}", 1
             if now.round is not None and now.rounds is not None:
-                part, total, where = now.round - 1 + part, now.rounds, f"round {now.round}/{now.rounds}, {where}"
+                part, total, where = now.round - 1 + part, now.rounds, f"round {now.round}/{now.rounds} {where}"
             bar.update(task, description=where, completed=part, total=total, said=_said(now))
             return None if callback is None else callback(now)
 
@@ -46,11 +46,12 @@ def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None
 
 
 def _said(now: Progress) -> str:
+    """Loss, accuracy, held-out accuracy (or loss), steps a second: short, for terminals of 80 columns."""
     said = [f"loss {now.loss:.4f}"]
     if now.train is not None and now.train.accuracy is not None:
-        said.append(f"accuracy {now.train.accuracy:.4f}")
+        said.append(f"acc {now.train.accuracy:.3f}")
     if now.validation is not None:
         of_validation = now.validation.loss if now.validation.accuracy is None else now.validation.accuracy
-        said.append(f"validation {of_validation:.4f}")
+        said.append(f"val {of_validation:.3f}")
     pace = now.step / now.seconds if now.seconds else 0.0
-    return ", ".join([*said, f"{pace:,.0f} steps/s"])
+    return " ".join([*said, f"{pace:.0f}/s"])

@@ -242,7 +242,7 @@ def test_a_bar_shows_what_is_going_on_and_changes_nothing(monkeypatch, terminal)
     shown, last = terminal.getvalue(), history.epochs[-1]
     assert "epoch 5/5" in shown
     assert "━━━━━" in shown
-    for said in (f"loss {told[-1].loss:.4f}", f"accuracy {last.accuracy:.4f}", "steps/s", "0:00:00"):
+    for said in (f"loss {told[-1].loss:.4f}", f"acc {last.accuracy:.3f}", "/s", "0:00:00"):
         assert said in shown
     assert f"validation {last.validation.accuracy:.4f}" in shown
     assert "round" not in shown

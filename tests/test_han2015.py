@@ -76,7 +76,7 @@ def test_what_it_says_and_writes(done):
         assert path.stat().st_size > 5000
     text = (out / "tables.md").read_text()
     assert text.startswith(tables(read_rows(out / "results.csv")))
-    assert "Seeds 0, 1, and 0, 1 for what --full adds; mean ± standard deviation over seeds. fastprune 0.1" in text
+    assert "Seeds 0, 1, and 0, 1 for what --full adds; mean ± standard deviation over seeds. fastprune 0.2" in text
     assert f"\n{text}" in said
     assert sum(bool(re.match(r" +\d+ s  gradual seed [01]  gradual 1x", line)) for line in said) == 2
 
