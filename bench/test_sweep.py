@@ -8,7 +8,7 @@ import time
 from harness import MNIST, ROUNDS, record
 
 from fastprune.sweep import Sweep, run_sweep
-from fastprune.sweep.store import Progress, Store
+from fastprune.sweep.store import Cell, Store
 
 # A cell takes some 15 seconds on one thread.
 CELL = {
@@ -76,7 +76,7 @@ def test_load(benchmark, tmp_path):
     records = results.cells[0].records
     for cell in cells:
         path = tmp_path / "out" / "store" / "cells" / f"{cell.digest}.jsonl"
-        path.write_text(Progress(cell, results.cells[0].key).with_(*records).to_text())
+        path.write_text(Cell(cell, results.cells[0].key).with_(*records).to_text())
 
     def load():
         done = store.load(cells)

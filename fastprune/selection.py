@@ -108,31 +108,31 @@ class Selector:
         thresholds: dict[int, float | None] = {}
 
         for group, number in groups:
-            if threshold:
-                candidates = _union(live, group)
-                limit = threshold(values[candidates], scores[candidates], number)
-                thresholds |= dict.fromkeys(group, limit)
-                for layer in group:
-                    if limit is None:
-                        continue
-                    goes = free[layer][scores[free[layer]] <= limit]
-                    removed.append(goes)
-                    if goes.size < np.count_nonzero(scores[live[layer]] <= limit):
-                        held_back.append(layer)
+            if threshold is None:
+                candidates, count = _union(free, group), int(number)
+                if candidates.size < count:
+                    held_back += group
+                leave = min(max(count, 0), candidates.size)
+                if self.grower is not None:
+                    (layer,) = group
+                    comes, pruned = max(-count, 0), storage.layer_total_weights[layer] - live[layer].size
+                    moved = round(self.drop_fraction * (live[layer].size - max(count, 0)))
+                    moved = min(moved, candidates.size - leave, pruned - comes)
+                    leave, comes = leave + moved, comes + moved
+                    if comes:
+                        grown[layer] = GROWERS[self.grower](contexts[layer], comes)
+                removed.append(lowest(scores, candidates, leave))
                 continue
-            candidates, count = _union(free, group), int(number)
-            if candidates.size < count:
-                held_back += group
-            leave = min(max(count, 0), candidates.size)
-            if self.grower is not None:
-                (layer,) = group
-                comes, pruned = max(-count, 0), storage.layer_total_weights[layer] - live[layer].size
-                moved = round(self.drop_fraction * (live[layer].size - max(count, 0)))
-                moved = min(moved, candidates.size - leave, pruned - comes)
-                leave, comes = leave + moved, comes + moved
-                if comes:
-                    grown[layer] = GROWERS[self.grower](contexts[layer], comes)
-            removed.append(lowest(scores, candidates, leave))
+            candidates = _union(live, group)
+            limit = threshold(values[candidates], scores[candidates], number)
+            thresholds |= dict.fromkeys(group, limit)
+            if limit is None:
+                continue
+            for layer in group:
+                goes = free[layer][scores[free[layer]] <= limit]
+                removed.append(goes)
+                if goes.size < np.count_nonzero(scores[live[layer]] <= limit):
+                    held_back.append(layer)
         return Selection(np.concatenate(removed), grown, held_back, thresholds)
 
     def _lots(self, state: State, layer: int, live: list[Positions]) -> np.random.Generator:
