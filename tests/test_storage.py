@@ -230,3 +230,8 @@ def test_paths_are_those_of_the_masks(network):
         )
     assert count == sum(int((mask & np.outer(on[i + 1], to[i])).sum()) for i, mask in enumerate(masks))
     assert dead == [int((~(to[i] & on[i])).sum()) for i in range(1, len(sizes) - 1)]
+
+
+def test_paths_of_more_weights_than_float32_can_count():
+    count = 2**24 + 2
+    assert storage.from_positions([count, 1], ["sparse"], TANH, [None]).paths() == (count, [])
