@@ -140,3 +140,18 @@ def test_a_gradient_changes_nothing():
         np.testing.assert_array_equal(now, then)
     with pytest.raises(ValueError, match="pruned: expected True or False, got 1"):
         trainer.gradient(DATA.x_train, DATA.y_train, pruned=1)
+
+
+@pytest.mark.parametrize("execution", ["dense", "sparse"])
+def test_random_draws_one_lot_for_each_live_weight_in_their_order(execution):
+    """However layers are stored; layers draw from one row of numbers, so that no two draw the same."""
+    network = fp.MLP([4, 3, 2], execution=execution)
+    pruner = fp.Pruner(fp.Trainer(network), criterion="random", scope="global", seed=7)
+    pruner.step(sparsity=0.5)
+    lots = np.random.default_rng([7, 18]).random(18)
+    expected = lots >= np.sort(lots)[9]
+    assert np.concatenate([mask.reshape(-1) for mask in network.masks]).tolist() == expected.tolist()
+    pruner.step(sparsity=12 / 18)
+    again = np.random.default_rng([7, 9]).random(9)
+    expected[np.flatnonzero(expected)[again < np.sort(again)[3]]] = False
+    assert np.concatenate([mask.reshape(-1) for mask in network.masks]).tolist() == expected.tolist()
