@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastprune import check
 from fastprune.datasets.binary_images import make_binary_images
 from fastprune.datasets.dataset import Dataset
-from fastprune.datasets.mnist import load_mnist
+from fastprune.datasets.mnist import load_fashion_mnist, load_mnist
 from fastprune.datasets.tables import TABLES, load_table
 from fastprune.files import is_file, read_npz
 from fastprune.kernels.layout import Floats
@@ -33,6 +33,10 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         are taken from `data_dir`, else from the folder that the environment variable FASTPRUNE_DATA names, else from
         the user's cache, else downloaded into it (extra `download`). Their content is checked by SHA-256.
 
+        "fashion_mnist": as many images of clothes (Xiao, Rasul, Vollgraf 2017), in files of the same names and checked
+        likewise, from `data_dir` or its subfolder `fashion_mnist`, else from FASTPRUNE_DATA likewise, else from where
+        Debian's package `dataset-fashion-mnist` puts them.
+
         "breast_cancer", "wine": scikit-learn's tables (extra `datasets`): 569 samples of 30 measures in two classes,
         and 178 of 13 in three. A fixed fifth of each class is the test set; each feature is shifted and scaled to mean
         0 and standard deviation 1 over the training samples.
@@ -44,7 +48,7 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         names, the label in the last column; split likewise. Labels that are all whole numbers are classes and begin
         with 0; others are values to meet. Features are taken as they are: training wants them scaled to about 1.
     data_dir : str or path, optional
-        Folder of the MNIST files.
+        Folder of the MNIST or Fashion-MNIST files.
 
     Returns
     -------
@@ -70,11 +74,15 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         return Dataset.split("digits", arrays["x"].astype(np.float32) / 16, arrays["y"].astype(np.int64))
     if name == "mnist":
         return load_mnist(data_dir)
+    if name == "fashion_mnist":
+        return load_fashion_mnist(data_dir)
     if name in TABLES:
         return load_table(name)
     if name == "binary_images":
         return make_binary_images()
-    expected = "'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path ending in .npz or .csv"
+    expected = (
+        "'digits', 'mnist', 'fashion_mnist', 'breast_cancer', 'wine', 'binary_images' or a path ending in .npz or .csv"
+    )
     path = Path(name)
     if path.suffix not in (".npz", ".csv"):
         raise ValueError(f"name: expected {expected}, got {name!r}")

@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune import check
+from fastprune.blas import one_blas_thread
 from fastprune.datasets import Dataset, load_dataset
 from fastprune.kernels.layout import Floats
 from fastprune.network import MLP
 from fastprune.pruner import Pruner
-from fastprune.records import Evaluation, RoundRecord, Scores, TrainingWarning
+from fastprune.records import Evaluation, Progress, RoundRecord, Scores, TrainingWarning
+from fastprune.rounds import ADAPTIVE
 from fastprune.state import State
-from fastprune.sweep.config import Settings
+from fastprune.sweep.settings import Settings
 from fastprune.trainer import Trainer
 
 Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
@@ -26,10 +28,11 @@ Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
 class Record(NamedTuple):
     """What is known of one round; round 0 is the dense network. None is unknown or does not apply.
 
-    README.md says what each field means: they are columns of the results.
+    docs/sweeps.md says what each field means: they are columns of the results.
     """
 
     round: int
+    stage: int
     requested: float | None
     requested_sparsity: float | None
     sparsity: float
@@ -39,8 +42,11 @@ class Record(NamedTuple):
     compression: float | None
     live: int
     removed: int
+    grown: int
     thresholds: list[float | None] | None
     dead_units: list[int]
+    active_units: list[float] | None
+    sensitivity: list[list[float]] | None
     execution: list[str]
     before_train_accuracy: float | None
     before_train_loss: float | None
@@ -50,6 +56,7 @@ class Record(NamedTuple):
     after_train_loss: float | None
     after_validation_accuracy: float | None
     after_validation_loss: float | None
+    validation_samples: int
     after_test_accuracy: float | None
     after_test_loss: float | None
     fit_learning_rate: float | None
@@ -70,12 +77,12 @@ class Data:
     features: int
     outputs: int
     train: Labelled
-    held_out: Labelled
+    held_out: Labelled | None
     test: Labelled
 
     @classmethod
     def of(cls, data: Dataset, holdout: float) -> "Data":
-        """Hold out a part of the training samples: at random, but always the same ones.
+        """Hold out a part of the training samples, at random but always the same ones; none if `holdout` is 0.
 
         Raises
         ------
@@ -85,9 +92,9 @@ class Data:
         if data.y_train.dtype.kind == "f" or data.y_train.ndim != 1:
             came = "values to meet" if data.y_train.dtype.kind == "f" else f"labels of shape {data.y_train.shape}"
             raise ValueError(f"dataset: expected one class a sample (a whole number), got {came}")
-        check.number("holdout", holdout, "(0, 1)")
+        check.number("holdout", holdout, "[0, 1)")
         order = np.random.default_rng(0).permutation(len(data.x_train))
-        count = max(1, round(holdout * order.size))
+        count = max(1, round(holdout * order.size)) if holdout else 0
         if count == order.size:
             raise ValueError(f"holdout: expected to leave samples to train on, got {holdout} of {order.size}")
         parts = [np.sort(order[count:]), np.sort(order[:count])]
@@ -95,7 +102,8 @@ class Data:
         digest = hashlib.sha256()
         for array in (*train, *held_out, data.x_test, data.y_test):
             digest.update(f"{array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).data)
-        return cls(digest.hexdigest(), data.features, data.outputs, train, held_out, (data.x_test, data.y_test))
+        test, outputs = (data.x_test, data.y_test), data.outputs
+        return cls(digest.hexdigest(), data.features, outputs, train, held_out if count else None, test)
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,7 @@ class Source:
         return Data.of(dataset, self.holdout)
 
 
+_SCANNED = 5000  # training samples for sensitivity curves, where none are held out
 _MOST = 4
 _MOST_ROUNDS = 1_000_000
 _known: dict[str, Data] = {}  # by key, to this process; the latest last
@@ -199,31 +208,108 @@ def advance(settings: Settings, round: int, state: bytes | None, data: Data, thr
         If dense training diverges.
     """
     leave_it_to_records()
-    trainer, pruner = _prepare(settings, network(settings, data))
+    trainer = _trainer(settings.at(round), network(settings, data))
     trainer.n_jobs = threads
     if state is None:
-        history = trainer.fit(*data.train, settings.epochs)
-        scores = Scores(history.train, trainer.evaluate(*data.held_out), trainer.evaluate(*data.test))
-        return trainer.snapshot().to_bytes(), _dense_record(trainer.network, scores, settings, history.seconds)
-    trainer.restore(State.from_bytes(state))
-    pruner.round = round - 1
+        return _dense(settings, trainer, data)
+    stage, number = settings.place(round)
+    pruner = _pruner(settings, stage, trainer)
+    now, (current, early) = settings.plan[stage], _unpacked(state)
+    trainer.restore(State.from_bytes(current))
+    trainer.dense_epochs, pruner.round = settings.epochs, number
     (record,) = pruner.run(
-        *data.train, settings.retrain_epochs, learning_rate=settings.retrain_learning_rate, rounds=1, test=data.test
+        *data.train,
+        settings.lengths(stage),
+        learning_rate=now.retrain_learning_rate,
+        restarts=now.restarts,
+        rewind_to=State.from_bytes(early) if early else None,
+        rounds=1,
+        test=data.test,
     )
     # Held-out samples choose the best network, and nothing in training: so they are no `validation` of it.
-    held_out = None if record.failed else trainer.evaluate(*data.held_out)
-    return trainer.snapshot().to_bytes(), _record(trainer.network, record, held_out)
+    held_out = None if record.failed or data.held_out is None else trainer.evaluate(*data.held_out)
+    known: dict[str, Any] = {"round": round, "stage": stage + 1, "validation_samples": _held(data)}
+    if round in settings.ends:
+        known["active_units"] = active_units(trainer.network, data.test[0])
+    return _packed(trainer.snapshot(), early), _record(trainer.network, record, held_out)._replace(**known)
+
+
+def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Record]:
+    """Round 0: dense training, and how much each layer of its network can lose."""
+    early = [trainer.snapshot()]  # of the epoch to go back to
+
+    def keep(progress: Progress) -> None:
+        if progress.epoch == settings.rewind_to:
+            early[0] = trainer.snapshot()
+
+    history = trainer.fit(*data.train, settings.epochs, callback=keep if settings.rewind_to else None)
+    held_out = None if data.held_out is None else trainer.evaluate(*data.held_out)
+    scores = Scores(history.train, held_out, trainer.evaluate(*data.test))
+    x, y = data.held_out or [part[:_SCANNED] for part in data.train]
+    scan = Pruner(trainer).sensitivity(x, y)
+    network = trainer.network
+    known = {
+        "round": 0,
+        "stage": 0,
+        "sparsity": 0.0,
+        "prunable_sparsity": 0.0,
+        "layer_sparsity": [0.0] * network.n_layers,
+        "effective_sparsity": 0.0,
+        "compression": 1.0,
+        "live": network.total_weights,
+        "removed": 0,
+        "grown": 0,
+        "dead_units": [0] * (network.n_layers - 1),
+        "active_units": active_units(network, data.test[0]),
+        "validation_samples": _held(data),
+        "sensitivity": [[point.accuracy for point in curve] for curve in scan.evaluations],
+        "execution": network.execution,
+        "fit_learning_rate": settings.learning_rate,
+        "fit_epochs": len(history.epochs),
+        "failed": False,
+        "events": ["collapsed"] if scores.train.collapsed else [],
+        "seconds": history.seconds,
+    }
+    kept = early[0].to_bytes() if settings.rewind_to is not None else b""
+    return _packed(trainer.snapshot(), kept), Record(**_UNKNOWN | known | _scores("after", scores))
+
+
+def _held(data: Data) -> int:
+    return 0 if data.held_out is None else len(data.held_out[0])
+
+
+def _packed(state: State, early: bytes) -> bytes:
+    """A state, and the bytes of the one to go back to, if there is any."""
+    current = state.to_bytes()
+    return len(current).to_bytes(8, "little") + current + early
+
+
+def _unpacked(packed: bytes) -> tuple[bytes, bytes]:
+    end = 8 + int.from_bytes(packed[:8], "little")
+    return packed[8:end], packed[end:]
+
+
+def active_units(network: MLP, x: Floats) -> list[float]:
+    """Fraction of each hidden layer's units that are not 0, on average over samples (Han et al. 2015, table 2)."""
+    if network.activation != "relu":
+        return [1.0] * (network.n_layers - 1)
+    active, below = [], np.asarray(x, network.dtype)
+    with one_blas_thread():  # more would change the last bits
+        for weights, biases in zip(network.weights[:-1], network.biases[:-1], strict=True):
+            below = np.maximum(below @ weights.T + biases, 0)
+            active.append(float(np.mean(below > 0)))
+    return active
 
 
 def network(settings: Settings, data: Data) -> MLP:
     """The network of a cell, before training."""
     sizes = [data.features, *settings.hidden, data.outputs]
-    return MLP(sizes, activation=settings.activation, seed=settings.seed)
+    return MLP(sizes, **settings.arguments("MLP"), seed=settings.seed)
 
 
 def saved_network(settings: Settings, state: bytes) -> MLP:
     """The network of a cell in a state that `advance` returned, fit for `MLP.save`."""
-    restored = State.from_bytes(state)
+    restored = State.from_bytes(_unpacked(state)[0])
     sizes = restored.storage.sizes
     loss = "softmax_cross_entropy" if sizes[-1] > 1 else "sigmoid_cross_entropy"
     network = MLP(sizes, activation=settings.activation, loss=loss)
@@ -241,68 +327,45 @@ def check_settings(cells: Sequence[Settings], data: Callable[[Settings], Data]) 
     """
     networks: dict[Any, MLP] = {}  # made once each: that takes longer than all checks
     for cell in {replace(cell, seed=0) for cell in cells}:
-        check.integer("rounds", cell.rounds, 1, _MOST_ROUNDS)
+        check.integer("rounds", cell.last, 1, _MOST_ROUNDS)
         check.number("max_drop", cell.max_drop, "[0, 1]")
         check.integer("epochs", cell.epochs, 0)
-        check.integer("retrain_epochs", cell.retrain_epochs, 0)
-        check.number("retrain_learning_rate", cell.retrain_learning_rate, "(0, inf)")
-        check.integer("batch_size", cell.batch_size, 0)
-        check.number("sparsity", cell.final_sparsity, "[0, 1)")
+        if cell.rewind_to is not None:
+            check.integer("rewind_to", cell.rewind_to, 0, cell.epochs)
         for units in cell.hidden:
             check.integer("hidden", units, 1)
-        shape = data(cell).key, cell.hidden, cell.activation
+        shape = data(cell).key, cell.hidden, cell.activation, cell.initialization
         if shape not in networks:
             networks[shape] = network(cell, data(cell))
-        _prepare(cell, networks[shape])
+        _trainer(cell, networks[shape])
+        for stage, now in enumerate(cell.plan):
+            try:
+                _check_stage(now)
+                _pruner(cell, stage, _trainer(now, networks[shape]))
+            except ValueError as error:
+                raise ValueError(f"{f'stage {stage + 1}, ' if cell.stage else ''}{error}") from None
 
 
-def _prepare(settings: Settings, network: MLP) -> tuple[Trainer, Pruner]:
-    trainer = Trainer(
-        network,
-        optimizer=settings.optimizer,
-        learning_rate=settings.learning_rate,
-        learning_rate_schedule=settings.learning_rate_schedule,
-        momentum=settings.momentum,
-        l1=settings.l1,
-        l2=settings.l2,
-        input_dropout=settings.input_dropout,
-        dropout=settings.dropout,
-        batch_size=settings.batch_size or None,
-        seed=settings.seed,
-    )
-    pruner = Pruner(
-        trainer,
-        rule=settings.rule,
-        schedule=settings.amounts,
-        scope=settings.scope,
-        ignored_layers=settings.ignored_layers,
-        criterion=settings.criterion,
-        layer_rates=settings.layer_rates,
-        min_keep=settings.min_keep,
-        seed=settings.seed,
-    )
-    return trainer, pruner
+def _check_stage(now: Settings) -> None:
+    check.integer("rounds", now.rounds, 1, _MOST_ROUNDS)
+    check.integer("retrain_epochs", now.retrain_epochs, 0)
+    check.integer("fine_tune_epochs", now.fine_tune_epochs, 0)
+    check.integer("batch_size", now.batch_size, 0)
+    check.number("sparsity", now.final_sparsity, "[0, 1)")
+    if now.retrain_learning_rate != ADAPTIVE:
+        check.number("retrain_learning_rate", now.retrain_learning_rate, "(0, inf)")
+    elif not now.restarts:
+        raise ValueError("restarts: expected true with --retrain-learning-rate adaptive, got false")
 
 
-def _dense_record(network: MLP, scores: Scores, settings: Settings, seconds: float) -> Record:
-    known = {
-        "round": 0,
-        "sparsity": 0.0,
-        "prunable_sparsity": 0.0,
-        "layer_sparsity": [0.0] * network.n_layers,
-        "effective_sparsity": 0.0,
-        "compression": 1.0,
-        "live": network.total_weights,
-        "removed": 0,
-        "dead_units": [0] * (network.n_layers - 1),
-        "execution": network.execution,
-        "fit_learning_rate": settings.learning_rate,
-        "fit_epochs": settings.epochs,
-        "failed": False,
-        "events": ["collapsed"] if scores.train.collapsed else [],
-        "seconds": seconds,
-    }
-    return Record(**_UNKNOWN | known | _scores("after", scores))
+def _trainer(now: Settings, network: MLP) -> Trainer:
+    return Trainer(network, **now.arguments("Trainer") | {"batch_size": now.batch_size or None}, seed=now.seed)
+
+
+def _pruner(settings: Settings, stage: int, trainer: Trainer) -> Pruner:
+    now, (rule, amounts) = settings.plan[stage], settings.amounts(stage)
+    given = now.arguments("Pruner") if now.prune else {}
+    return Pruner(trainer, rule=rule, schedule=amounts, **given, seed=now.seed)
 
 
 def _record(network: MLP, record: RoundRecord, held_out: Evaluation | None) -> Record:

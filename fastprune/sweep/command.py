@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from fastprune.sweep.store import Store
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0: done; 1: some cells, or a part of a study, failed, and the others are done; 2: bad input, or a folder that cannot
-    be written to; 130: interrupted. What was finished by then is kept in each case.
+    0: done; 1: some cells failed, and the others are done; 2: bad input, or a folder that cannot be written to; 130:
+    interrupted. What was finished by then is kept in each case.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = None
@@ -29,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parse(given)
         if command.dry_run:
             return _show(command.sweep)
-        return _study(command) if command.preset else _sweep(command)
+        return _sweep(command)
     except (ValueError, MemoryError) as error:
         return _fail(str(error) or "out of memory", 2)
     except OSError as error:
-        begun = command is not None and command.preset is None and is_file(command.sweep.folder / "sweep.toml")
+        begun = command is not None and is_file(command.sweep.folder / "sweep.toml")
         kept = "; what was finished is kept, and the same command goes on from there" if begun else ""
         return _fail(f"{error}{kept}", 2)
     except KeyboardInterrupt:
@@ -64,7 +63,7 @@ def _show(sweep: Sweep) -> int:
     for cell in sweep.cells:
         progress = done.get(cell.digest)
         rounds = 0 if progress is None else progress.count - 1
-        state = "finished" if progress and progress.finished else f"{rounds} of {cell.rounds} rounds"
+        state = "finished" if progress and progress.finished else f"{rounds} of {cell.last} rounds"
         display.say(f"{cell.digest}  {state:15}  {f'{sweep.label(cell)} seed={cell.seed}'.strip()}")
     display.say(f"{len(sweep.cells)} cells, in {sweep.folder}")
     return 0
@@ -78,23 +77,6 @@ def _report(arguments: Sequence[str]) -> int:
     for path in make_report(Path(arguments[0])):
         display.say(f"Wrote {path}")
     return 0
-
-
-def _study(command: Command) -> int:
-    from fastprune.sweep.han2015 import preset, recipes  # here, because the other commands do not need it
-
-    out, sweep = command.out, command.sweep
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a folder, got the file {str(out)!r}")
-    out.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=out).close()  # one that cannot be written to is found before the work, not after
-    say = Display(command.quiet).say
-    try:
-        failures = preset.run(recipes.HAN2015, sweep.axis("seed"), sweep.data_dir, command.full, out, say)
-    except KeyboardInterrupt:
-        kept = out / "results.csv"
-        return _fail(f"interrupted{f'; the rows of finished tasks are in {kept}' if kept.exists() else ''}", 130)
-    return _fail(f"failed: {'; '.join(failures)}", 1) if failures else 0
 
 
 def _fail(message: str, code: int) -> int:

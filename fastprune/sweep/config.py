@@ -1,210 +1,182 @@
-"""The settings of a sweep: typed once, from which flags, the keys of a file, help, checks and names are made."""
+"""A sweep: grids of settings, from flags and files, and where its files go."""
 
 import argparse
 import dataclasses
 import difflib
 import functools
-import hashlib
 import itertools
 import json
-import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
-from fastprune import check, schedules
-from fastprune.base import ACTIVATIONS
-from fastprune.criteria import CRITERIA
+from fastprune import check
 from fastprune.files import regular
-from fastprune.records import Amount
-from fastprune.rules import RULES
-from fastprune.schedules import LEARNING_RATES
-from fastprune.selection import LAYER_RATES, SCOPES
-from fastprune.spans import OPTIMIZERS
+from fastprune.sweep.settings import (
+    DEFAULTS,
+    FIELDS,
+    KEYS,
+    TEXT,
+    WHOLE,
+    Settings,
+    Stage,
+    digest,
+    key,
+    setting,
+    values_of,
+    written,
+)
 
-SCHEDULES: dict[str, Callable[[float, int], Sequence[Amount]]] = {
-    "polynomial": lambda sparsity, rounds: schedules.PolynomialDecay(0.0, sparsity, rounds),
-    "linear": lambda sparsity, rounds: schedules.LinearSparsity(0.0, sparsity, rounds),
-    "geometric": lambda sparsity, rounds: schedules.GeometricDecay(0.0, sparsity, rounds),
-    "constant": schedules.ConstantSparsity,
-}
-PRESETS = ("han2015",)
-PRESET_TAKES = ("seeds", "data_dir", "out")
-
-_MOST = 1_000_000  # values of a range
-_BITS = 64  # of a whole number: TOML has no bound, and what is far beyond cannot even be shown
+_PRESETS = Path(__file__).with_name("presets")
 _NAME = 255  # bytes of a folder's name, at the most
-_DIGITS = 12  # of a name: two of a million cells are alike once in 500 sweeps
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How the values of a setting are written."""
+class Grid:
+    """Values of settings, of which all combinations are cells.
+
+    Attributes
+    ----------
+    axes : dict
+        The values given of each setting, by the name of the field of `Settings`.
+    name : str
+        What the report calls it; empty if it is a sweep's only one.
+    section : str
+        Heading under which the report shows it: grids with the same one share charts. The data set's name, if empty.
+    """
+
+    axes: Mapping[str, tuple[Any, ...]]
+    name: str = ""
+    section: str = ""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Grid":
+        """Check values of settings, each one or a list of them, text as on the command line.
+
+        Raises
+        ------
+        ValueError
+            If there is no such setting, or the values are not as described.
+        """
+        axes: dict[str, tuple[Any, ...]] = {}
+        texts = {}
+        for name, given in values.items():
+            if name == "stage":
+                axes["stage"] = (_stages(given),)
+            elif name in KEYS:
+                axes[KEYS[name]] = values_of(name, FIELDS[KEYS[name]], given)
+            elif name in ("name", "section"):
+                texts[name] = _text(f"grid.{name}", given)
+            else:
+                raise ValueError(f"{name}: expected the name of a setting{_nearest(name, [*KEYS, *OPTIONS])}")
+        for seed in axes.get("seed", ()):
+            check.integer("seeds", seed, 0, 2**64 - 1)
+        return cls(axes, **texts)
+
+    @functools.cached_property
+    def cells(self) -> list[Settings]:
+        """The cells, the seeds of one network side by side.
+
+        A setting that does nothing with the cell's others (say, `q` with the rule "std") has its default there, so
+        that its values do not multiply the cells.
+        """
+        products = itertools.product(*map(self.axis, FIELDS))
+        return list(dict.fromkeys(Settings(*values).plain() for values in products))
+
+    @functools.cached_property
+    def varying(self) -> list[str]:
+        """The settings, but the seed, of which several values are given."""
+        return [name for name in FIELDS if name != "seed" and len(self.axis(name)) > 1]
+
+    def label(self, cell: Settings, without: Iterable[str] = ()) -> str:
+        """What tells a cell from the others, but for its seed and the settings `without`."""
+        names = [name for name in self.varying if name not in without and cell.applies(name)]
+        return " ".join(
+            [*filter(None, [self.name]), *(f"{key(name)}={written(getattr(cell, name))}" for name in names)]
+        )
+
+    def axis(self, name: str) -> tuple[Any, ...]:
+        """The values of a setting."""
+        return self.axes.get(name, (0, 1, 2, 3, 4) if name == "seed" else (DEFAULTS[name],))
+
+    def to_toml(self, without: Iterable[str] = ()) -> str:
+        """The settings as lines of a file, but for some."""
+        texts = {"name": self.name, "section": self.section}
+        lines: dict[str, Any] = {name: text for name, text in texts.items() if text}
+        lines |= {key(name): values for name, values in self.axes.items() if name not in without and name != "stage"}
+        text = "".join(f"{name} = {_toml(value)}\n" for name, value in lines.items())
+        if "stage" in self.axes and "stage" not in without:
+            tables = (
+                {key(name): written(value) if isinstance(value, tuple) else value for name, value in own}
+                for own in self.axes["stage"][0]
+            )
+            text += "stage = [\n" + "".join(f"  {_toml(table)},\n" for table in tables) + "]\n"
+        return text
+
+    def uses(self, name: str) -> bool:
+        """Whether some cell uses the values given of a setting; the default needs no use."""
+        return set(self.axis(name)) == {DEFAULTS[name]} or any(cell.applies(name) for cell in self.cells)
+
+    def refuse(self, name: str) -> NoReturn:
+        """Say why no cell uses the values given of a setting."""
+        for other, needed in FIELDS[name].metadata["only"].items():
+            if not set(needed) & set(self.axis(other)):
+                needs, came = " or ".join(map(written, needed)), ", ".join(map(written, self.axis(other)))
+                raise ValueError(f"{key(name)}: expected --{key(other)} {needs} with it, got --{key(other)} {came}")
+        raise ValueError(f"{key(name)}: expected a stage that takes it, got stages with their own, or without a use")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published result, for charts and tables.
+
+    Attributes
+    ----------
+    name : str
+    compression : float
+        All weights by live weights, at least 1.
+    error : float
+        On test samples, in percent.
+    section : str
+        Of the report; the first one's, if empty.
+    layers : tuple of (float, float)
+        Of each layer, the percentage of weights that is live and of units that are active; empty if they are not known.
+    """
 
     name: str
-    parse: Callable[[str], Any]  # raises ValueError
-    native: Callable[[Any], Any] | None = None  # from what a file holds instead of text; None if it is none
-    ranges: bool = False  # whether start:stop:count stands for several
+    compression: float
+    error: float
+    section: str = ""
+    layers: tuple[tuple[float, float], ...] = ()
 
+    @classmethod
+    def of(cls, table: Any) -> "Reference":
+        """Check a table of a file."""
+        fields = [field.name for field in dataclasses.fields(cls)]
+        given = _table("reference", table, fields, needed=fields[:3])
+        layers = given.get("layers", [])
+        if not isinstance(layers, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in layers):
+            raise ValueError(
+                f"reference.layers: expected [weights, active units] of each layer, got {check.shown(layers)}"
+            )
+        return cls(
+            _text("reference.name", given["name"]),
+            check.number("reference.compression", given["compression"], "[1, inf)"),
+            check.number("reference.error", given["error"], "[0, 100]"),
+            _text("reference.section", given.get("section", "")),
+            tuple(
+                (check.number("reference.layers", a, "[0, 100]"), check.number("reference.layers", b, "[0, 100]"))
+                for a, b in layers
+            ),
+        )
 
-def _text(text: str) -> str:
-    if "\0" in text:
-        raise ValueError(text)
-    text.encode()  # a ValueError, if it is no Unicode: no file of a sweep could hold it
-    return text
-
-
-def _whole(value: Any) -> int | None:
-    known = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _BITS
-    return value if known else None
-
-
-def _real(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # an integer beyond all floats
-        return None
-
-
-def _list(value: Any) -> tuple[int, ...] | None:
-    whole = isinstance(value, list | tuple) and all(_whole(part) is not None for part in value)
-    return tuple(value) if whole else None
-
-
-def _dashed(text: str) -> tuple[int, ...]:
-    if text == "none":
-        return ()
-    if not re.fullmatch(r"-?\d+(--?\d+)*", text):
-        raise ValueError(text)
-    return tuple(int(part) for part in re.findall(r"(?:^|-)(-?\d+)", text))
-
-
-TEXT = Kind("text", _text)
-WHOLE = Kind("whole numbers", int, _whole, ranges=True)
-REAL = Kind("numbers", float, _real, ranges=True)
-LIST = Kind("whole numbers with dashes between (in a file also [[300, 100]]), or none", _dashed, _list)
-
-
-def _setting(
-    default: Any,
-    kind: Kind,
-    help: str,
-    *,
-    choices: Sequence[str] | None = None,
-    group: str = "",
-    key: str = "",
-    only: Mapping[str, Sequence[str]] | None = None,
-    pruning: bool = False,
-) -> Any:
-    """A field, and what is to be known of it.
-
-    `group` opens a group of flags in the help; `key` is the setting's name in flags and files, if not the field's;
-    `only` names the settings with which alone it does anything; dense training is the same whatever `pruning` ones say.
-    """
-    metadata = {"kind": kind, "help": help, "choices": choices, "group": group, "key": key, "only": only or {}}
-    return dataclasses.field(default=default, metadata=metadata | {"pruning": pruning})
-
-
-_prunes = functools.partial(_setting, pruning=True)
-_PERCENTILE, _STD, _SPARSITY = ({"rule": (rule,)} for rule in ("percentile", "std", "sparsity"))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of one cell: of one network, from its first weights to its last round."""
-
-    dataset: str = _setting(
-        "digits",
-        TEXT,
-        "digits, mnist, breast_cancer, wine, binary_images, or a path ending in .npz or .csv (classes only)",
-        group="the grid: what to train and prune; each of these takes several values, with commas between, and numbers "
-        "also a range, start:stop:count",
-    )
-    holdout: float = _setting(0.1, REAL, "fraction of the training samples that only choose the best network")
-    hidden: tuple[int, ...] = _setting((300, 100), LIST, "units of the hidden layers: 300-100 is one network")
-    activation: str = _setting("relu", TEXT, "of the hidden layers", choices=list(ACTIVATIONS))
-    epochs: int = _setting(30, WHOLE, "epochs of dense training")
-    optimizer: str = _setting("sgd", TEXT, "how weights are updated", choices=list(OPTIMIZERS))
-    learning_rate: float = _setting(0.1, REAL, "at the start of dense training")
-    learning_rate_schedule: str = _setting(
-        "cosine", TEXT, "fall of the learning rate in each training", choices=list(LEARNING_RATES)
-    )
-    momentum: float = _setting(0.9, REAL, "of the updates")
-    batch_size: int = _setting(64, WHOLE, "samples of a step; 0 for all at once")
-    l1: float = _setting(0.0, REAL, "L1 decay of the weights")
-    l2: float = _setting(1e-4, REAL, "L2 decay of the weights")
-    input_dropout: float = _setting(0.0, REAL, "fraction of features dropped in training")
-    dropout: float = _setting(0.0, REAL, "fraction of hidden units dropped, less as their layer thins (Eq. 3)")
-    rule: str = _prunes("percentile", TEXT, "how a round's number becomes a mask", choices=list(RULES))
-    rounds: int = _prunes(22, WHOLE, "rounds of pruning")
-    q: float = _prunes(
-        20.0, REAL, "rule percentile: that of the live weights that goes in the first round", only=_PERCENTILE
-    )
-    delta: float = _prunes(0.0, REAL, "rule percentile: growth of q, q[i+1] = q[i] + delta * i", only=_PERCENTILE)
-    quality: float = _prunes(0.5, REAL, "rule std: threshold in standard deviations of the live weights", only=_STD)
-    final_sparsity: float = _prunes(0.98, REAL, "rule sparsity: the last round's", key="sparsity", only=_SPARSITY)
-    schedule: str = _prunes("polynomial", TEXT, "rule sparsity: the way there", choices=list(SCHEDULES), only=_SPARSITY)
-    scope: str = _prunes("global", TEXT, "rank the weights of each layer alone, or all together", choices=SCOPES)
-    criterion: str = _prunes(
-        "magnitude",
-        TEXT,
-        "rules percentile, sparsity: what weights are ranked by",
-        choices=list(CRITERIA),
-        only={"rule": ("percentile", "sparsity")},
-    )
-    layer_rates: str = _prunes(
-        "uniform",
-        TEXT,
-        "rule sparsity, scope layer: what each layer keeps",
-        choices=LAYER_RATES,
-        only={**_SPARSITY, "scope": ("layer",)},
-    )
-    ignored_layers: tuple[int, ...] = _prunes((), LIST, "layers left whole, from 0; =-1 is the output layer")
-    min_keep: int = _prunes(0, WHOLE, "live weights that each layer keeps at least")
-    retrain_epochs: int = _prunes(15, WHOLE, "epochs of retraining in each round")
-    retrain_learning_rate: float = _prunes(0.1, REAL, "at the start of each retraining")
-    max_drop: float = _prunes(0.01, REAL, "held-out accuracy that the best network may lose against the dense one")
-    seed: int = _setting(0, WHOLE, "seeds of weights, order of samples and dropout", key="seeds")
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """All of them, by name."""
-        kept = vars(self)
-        return {name: kept[name] for name in FIELDS}
-
-    @functools.cached_property
-    def _changed(self) -> dict[str, Any]:
-        return {name: value for name, value in self.values.items() if value != FIELDS[name].default}
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """The cell's name: a digest of what differs from the defaults, so that new settings leave old names alone."""
-        return _digest(self._changed)
-
-    @functools.cached_property
-    def dense_digest(self) -> str:
-        """The name of its dense network: that of a cell of no rounds, by what it depends on."""
-        return _digest({name: value for name, value in self._changed.items() if name in DENSE} | {"rounds": 0})
-
-    @property
-    def amounts(self) -> Sequence[Amount]:
-        """The numbers of the rounds, for the rule."""
-        if self.rule == "percentile":
-            return schedules.PercentileRamp(self.q, self.delta, self.rounds)
-        if self.rule == "sparsity":
-            return SCHEDULES[self.schedule](self.final_sparsity, self.rounds)
-        return [self.quality] * self.rounds
-
-
-FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
-DENSE = [name for name, field in FIELDS.items() if not field.metadata["pruning"]]
+    def to_toml(self) -> str:
+        """A table of a file."""
+        values = {name: value for name, value in vars(self).items() if value not in ("", ())}
+        return "\n[[reference]]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
 
 
 @dataclass(frozen=True)
@@ -213,109 +185,111 @@ class Sweep:
 
     Attributes
     ----------
-    grid : dict
-        The values given of each setting, by the name of the field of `Settings`.
+    grids : tuple of Grid
+        At least one.
+    references : tuple of Reference
+        What the report shows beside the results.
     data_dir, out, jobs, threads, cluster
         See the command's help.
     """
 
-    grid: Mapping[str, tuple[Any, ...]]
-    data_dir: str | None = _setting(
+    grids: tuple[Grid, ...]
+    references: tuple[Reference, ...] = ()
+    data_dir: str | None = setting(
         None,
         TEXT,
-        "folder of the MNIST files (else FASTPRUNE_DATA, the cache, a download)",
-        group="where, and on what",
+        "folder of the MNIST or Fashion-MNIST files (else FASTPRUNE_DATA, the cache, a download)",
+        group="where to run (one value each)",
     )
-    out: str | None = _setting(None, TEXT, "folder of the results (default: runs/<data set, digest of the grid>)")
-    jobs: int = _setting(-1, WHOLE, "processes that run cells; -1 for one a core")
-    threads: int | None = _setting(None, WHOLE, "threads of each (default: its share of the cores)")
-    cluster: str | None = _setting(None, TEXT, "run on the Dask cluster whose scheduler is at tcp://HOST:PORT instead")
+    out: str | None = setting(None, TEXT, "folder of the results (default: runs/<data set, digest of the settings>)")
+    jobs: int = setting(-1, WHOLE, "processes that run cells; -1 for one a core")
+    threads: int | None = setting(None, WHOLE, "threads of each process (default: its share of the cores)")
+    cluster: str | None = setting(None, TEXT, "run on the Dask cluster whose scheduler is at tcp://HOST:PORT instead")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Sweep":
-        """Check values of settings, each one or a list of them, text as on the command line.
+        """Make a sweep from settings by name, as in a settings file.
+
+        Parameters
+        ----------
+        values : dict
+            Of each setting one value or a list of them, text as on the command line. `stage`: a list of dicts of what
+            differs in each stage. `grid`: a list of dicts of what differs in each grid, and its `name` and `section`.
+            `reference`: a list of dicts, see `Reference`.
 
         Raises
         ------
         ValueError
             If there is no such setting, or the values are not as described.
         """
-        grid = {KEYS[key]: _values(key, FIELDS[KEYS[key]], given) for key, given in values.items() if key in KEYS}
         options = {}
-        for key, given in values.items():
-            if key in OPTIONS:
-                options[key], *more = _values(key, OPTIONS[key], [given])
-                if more:
-                    raise ValueError(f"{key}: expected one value, got {given!r}")
-            elif key not in KEYS:
-                raise ValueError(f"{key}: expected the name of a setting{_nearest(key, [*KEYS, *OPTIONS])}")
-        sweep = cls(grid, **options)
+        for name in OPTIONS.keys() & values.keys():
+            options[name], *more = values_of(name, OPTIONS[name], [values[name]])
+            if more:
+                raise ValueError(f"{name}: expected one value, got {values[name]!r}")
+        shared = {name: given for name, given in values.items() if name not in (*OPTIONS, "grid", "reference")}
+        tables = _tables("grid", values.get("grid", [{}]))
+        grids = [Grid.of({**shared, **table}) for table in tables]
+        references = [Reference.of(table) for table in _tables("reference", values.get("reference", []), 0)]
+        sweep = cls(tuple(grids), tuple(references), **options)
         sweep._check()
         return sweep
 
     @functools.cached_property
     def cells(self) -> list[Settings]:
-        """The cells of the grid, the seeds of one network side by side.
+        """The cells of all grids, each once."""
+        return list(dict.fromkeys(cell for grid in self.grids for cell in grid.cells))
 
-        A setting that does nothing with the cell's others (say, `q` with the rule "std") has its default there: such
-        cells would be the same ones several times over.
-        """
-        axes = [self.axis(name) for name in FIELDS]
-        cells: dict[Settings, None] = {}
-        for values in itertools.product(*axes):
-            given = dict(zip(FIELDS, values, strict=True))
-            used = {name: value for name, value in given.items() if _applies(name, given)}
-            cells[Settings(**used)] = None
-        return list(cells)
-
-    @property
-    def varying(self) -> list[str]:
-        """The settings, but the seed, of which several values are given."""
-        return [name for name in FIELDS if name != "seed" and len(self.axis(name)) > 1]
+    @functools.cached_property
+    def _owners(self) -> dict[Settings, Grid]:
+        return {cell: grid for grid in reversed(self.grids) for cell in grid.cells}
 
     @property
     def folder(self) -> Path:
         """Where its files go."""
         if self.out is not None:
             return Path(self.out)
-        changed = {name: values for name in FIELDS if (values := self.axis(name)) != _default_axis(name)}
+        grids = [{name: grid.axis(name) for name in FIELDS} for grid in self.grids]
+        empty = Grid({})
+        changed = [{n: values for n, values in grid.items() if values != empty.axis(n)} for grid in grids]
         names = "-".join("_".join(p for p in Path(name).parts if p not in ("/", "..")) for name in self.axis("dataset"))
-        plain = changed.keys() <= {"dataset"} and len(names.encode()) <= _NAME
-        return Path("runs", names if plain else f"{names[:60]}-{_digest(changed)}")
+        if len(changed) == 1 and changed[0].keys() <= {"dataset"} and len(names.encode()) <= _NAME:
+            return Path("runs", names)
+        return Path("runs", f"{names[:60]}-{digest(changed if len(changed) > 1 else changed[0])}")
 
     def to_toml(self) -> str:
         """The sweep as a file for `--config`: what was given, but for the folder, in which this stands."""
-        lines: dict[str, Any] = {FIELDS[name].metadata["key"] or name: values for name, values in self.grid.items()}
-        lines |= {
-            name: getattr(self, name)
-            for name, field in OPTIONS.items()
-            if name != "out" and getattr(self, name) != field.default
-        }
-        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
+        options = {name: getattr(self, name) for name, field in OPTIONS.items() if name != "out"}
+        lines = {name: value for name, value in options.items() if value != OPTIONS[name].default}
+        text = "".join(f"{name} = {_toml(value)}\n" for name, value in lines.items())
+        first = self.grids[0]
+        if len(self.grids) == 1:
+            text += first.to_toml()
+        else:
+            same = [n for n, v in first.axes.items() if all(grid.axes.get(n) == v for grid in self.grids)]
+            text += Grid({name: first.axes[name] for name in same}).to_toml()
+            text += "".join(f"\n[[grid]]\n{grid.to_toml(same)}" for grid in self.grids)
+        return text + "".join(reference.to_toml() for reference in self.references)
 
-    def label(self, cell: Settings, without: str = "") -> str:
-        """What tells a cell from the others, but for its seed, and for the setting `without`."""
-        names = [name for name in self.varying if name != without and _applies(name, vars(cell))]
-        return " ".join(f"{FIELDS[name].metadata['key'] or name}={written(getattr(cell, name))}" for name in names)
+    def label(self, cell: Settings) -> str:
+        """What tells a cell from the others, but for its seed."""
+        return self._owners[cell].label(cell)
 
     def axis(self, name: str) -> tuple[Any, ...]:
-        """The values of a setting."""
-        return self.grid.get(name, _default_axis(name))
+        """The values of a setting, in all grids."""
+        return tuple(dict.fromkeys(value for grid in self.grids for value in grid.axis(name)))
 
     def _check(self) -> None:
-        """Refuse values that no cell would come to use, and data sets that could be taken for one another."""
-        for name, values in self.grid.items():
-            field = FIELDS[name]
-            for other, names in field.metadata["only"].items():
-                if any(value != field.default for value in values) and not set(names) & set(self.axis(other)):
-                    came = ", ".join(map(str, self.axis(other)))
-                    key = field.metadata["key"] or name
-                    raise ValueError(f"{key}: expected --{other} {' or '.join(names)} with it, got --{other} {came}")
-        for seed in self.axis("seed"):
-            check.integer("seeds", seed, 0, 2**64 - 1)
-        names = [Path(name).stem for name in self.axis("dataset")]
-        if len(set(names)) < len(names):
+        """Refuse values without a use, data sets and grids that could be taken for one another, and odd workers."""
+        for name in dict.fromkeys(name for grid in self.grids for name in grid.axes):
+            if not any(grid.uses(name) for grid in self.grids if name in grid.axes):
+                next(grid for grid in self.grids if name in grid.axes).refuse(name)
+        stems = [Path(name).stem for name in self.axis("dataset")]
+        if len(set(stems)) < len(stems):
             raise ValueError(f"dataset: expected different names, got {', '.join(self.axis('dataset'))}")
+        names = [grid.name for grid in self.grids]
+        if len(names) > 1 and (not all(names) or len(set(names)) < len(names)):
+            raise ValueError(f"grid.name: expected a different one for each grid, got {', '.join(map(repr, names))}")
         if self.jobs < 1 and self.jobs != -1:
             raise ValueError(f"jobs: expected a number of processes, or -1 for one a core, got {self.jobs}")
         if self.jobs != -1 and self.cluster is not None:
@@ -325,92 +299,66 @@ class Sweep:
 
 
 OPTIONS = {field.name: field for field in dataclasses.fields(Sweep) if field.metadata}
-KEYS = {(field.metadata["key"] or name): name for name, field in FIELDS.items()}
 
 
-def _default_axis(name: str) -> tuple[Any, ...]:
-    return (0, 1, 2, 3, 4) if name == "seed" else (FIELDS[name].default,)
+def _stages(given: Any) -> tuple[Stage, ...]:
+    """The settings of each stage that are its own."""
+    stages = []
+    for table in _tables("stage", given, 0):
+        names = [k for k, name in KEYS.items() if FIELDS[name].metadata.get("stage")]
+        own = {}
+        for name, value in _table("stage", table, names).items():
+            own[KEYS[name]], *more = values_of(f"stage.{name}", FIELDS[KEYS[name]], [value])
+            if more:
+                raise ValueError(f"stage.{name}: expected one value, got {value!r}")
+        stages.append(tuple(sorted(own.items())))
+    return tuple(stages)
 
 
-def _applies(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a setting does anything with these others."""
-    return all(settings[other] in names for other, names in FIELDS[name].metadata["only"].items())
+def _tables(name: str, given: Any, least: int = 1) -> list[Any]:
+    if not isinstance(given, list | tuple) or len(given) < least:
+        raise ValueError(f"{name}: expected a list of tables, got {check.shown(given)}")
+    return list(given)
 
 
-def written(value: Any) -> str:
-    """A value as the command line takes it."""
-    return ("-".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+def _table(name: str, table: Any, keys: Sequence[str], needed: Sequence[str] = ()) -> dict[str, Any]:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{name}: expected a table, got {check.shown(table)}")
+    if missing := [entry for entry in needed if entry not in table]:
+        raise ValueError(f"{name}: expected {' and '.join(missing)}, got {', '.join(table) or 'nothing'}")
+    for entry in table:
+        if entry not in keys:
+            raise ValueError(f"{name}.{entry}: expected a setting that a {name} has{_nearest(entry, keys)}")
+    return dict(table)
 
 
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected text, got {check.shown(value)}")
+    return value
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, 1, 0.5)
-    return f"; the nearest is {close[0]}" if close else ""
+def _toml(value: Any) -> str:
+    """A value as a file holds it."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {_toml(part)}" for name, part in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps("none" if value is None else value, ensure_ascii=False)
 
 
-def _values(key: str, field: Any, given: Any) -> tuple[Any, ...]:
-    """The values that are given of a setting, each once."""
-    kind: Kind = field.metadata["kind"]
-
-    def refused(value: Any) -> ValueError:
-        ranges = " or start:stop:count (equal steps, both ends)" if kind.ranges else ""
-        return ValueError(f"{key}: expected {kind.name}{ranges}, got {check.shown(value)}")
-
-    values: list[Any] = []
-    for entry in given if isinstance(given, list | tuple | range) else [given]:
-        if isinstance(entry, str):
-            for part in (part.strip() for part in entry.split(",")):
-                try:
-                    values += _range(kind, part) if kind.ranges and ":" in part else [kind.parse(part)]
-                except ValueError:
-                    raise refused(part) from None
-        else:
-            native = kind.native(entry) if kind.native else None
-            if native is None:
-                raise refused(entry)
-            values.append(native)
-    if field.metadata["choices"]:
-        for value in values:
-            check.one_of(key, value, field.metadata["choices"])
-    if kind is REAL:
-        values = [check.number(key, value, "(-inf, inf)") + 0.0 for value in values]  # -0.0 is 0.0
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"{key}: expected at least one value, none of them twice, got {given!r}")
-    return tuple(values)
-
-
-def _range(kind: Kind, text: str) -> list[Any]:
-    """What start:stop:count stands for: `count` values at equal distances, both ends among them."""
-    start, stop, count = text.split(":")
-    first, last, number = kind.parse(start), kind.parse(stop), int(count)
-    if not 1 <= number <= _MOST or not math.isfinite(last - first):
-        raise ValueError(text)
-    if kind is REAL:
-        # 0.3, where the nearest sum is 0.30000000000000004
-        return [float(f"{value:.12g}") for value in np.linspace(first, last, number)]
-    step, rest = divmod(last - first, max(1, number - 1))
-    if rest:
-        raise ValueError(text)
-    return [first + step * i for i in range(number)]
+def presets() -> list[str]:
+    """The names of the settings files that come with the package."""
+    return sorted(path.stem for path in _PRESETS.glob("*.toml"))
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the command line asks for: the sweep or the preset, and how much is shown."""
+    """What the command line asks for: the sweep, and how much is shown."""
 
     sweep: Sweep
-    preset: str | None
-    full: bool
     dry_run: bool
     quiet: bool
-
-    @property
-    def out(self) -> Path:
-        """The folder of the results."""
-        return Path("runs", self.preset) if self.preset and self.sweep.out is None else self.sweep.folder
 
 
 class _Parser(argparse.ArgumentParser):
@@ -423,7 +371,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str] | None) -> Command:
-    """Read the command line (that of the process, if None), and the file it names.
+    """Read the command line (this process's, if None), and the file it names.
 
     Raises
     ------
@@ -437,46 +385,44 @@ def parse(arguments: Sequence[str] | None) -> Command:
         usage="python -m fastprune.sweep [options]\n       python -m fastprune.sweep report FOLDER",
         description="Train dense networks, prune their small weights, retrain, and repeat: over seeds, and over a grid "
         "of settings. Without arguments: the digits data set, 64-300-100-10, five seeds, to 99 % sparsity, in some "
-        "seconds. A command that was stopped goes on where it was when it is repeated. 'report FOLDER' makes the "
-        "results and the report of a sweep again.",
-        epilog="Example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --rule percentile,std --q 20 "
+        "seconds. To resume a command that was stopped, repeat it. 'report FOLDER' makes the results and the report of "
+        "a folder again, also while a sweep runs.",
+        epilog="example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --rule percentile,std --q 20 "
         "--quality 0.5:1:3 --seeds 0:2:3",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
         allow_abbrev=False,
     )
     flags: argparse._ActionsContainer = parser
-    for name, field in (FIELDS | OPTIONS).items():
-        setting = field.metadata
-        if setting["group"]:
-            flags = parser.add_argument_group(setting["group"])
-        defaults = _default_axis(name) if name in FIELDS else (field.default,)
-        choices = f": {', '.join(setting['choices'])}" if setting["choices"] else ""
-        default = "" if defaults == (None,) else f" (default: {','.join(map(written, defaults))})"
+    for name, field in ({name: FIELDS[name] for name in KEYS.values() if name != "stage"} | OPTIONS).items():
+        about = field.metadata
+        if about["group"]:
+            flags = parser.add_argument_group(about["group"])
+        defaults = Grid({}).axis(name) if name in FIELDS else (field.default,)
+        choices = f": {', '.join(about['choices'])}" if about["choices"] else ""
+        default = "" if name in OPTIONS and defaults == (None,) else f" (default: {','.join(map(written, defaults))})"
         flags.add_argument(
-            f"--{(setting['key'] or name).replace('_', '-')}",
-            dest=setting["key"] or name,
+            f"--{(about['key'] or name).replace('_', '-')}",
+            dest=about["key"] or name,
             default=argparse.SUPPRESS,
             metavar="",
-            help=(setting["help"] + choices + default).replace("%", "%%"),
+            help=(about["help"] + choices + default).replace("%", "%%"),
         )
-    flags.add_argument("--config", type=Path, metavar="", help="a TOML file of these settings; a flag overrides it")
+    files = flags.add_mutually_exclusive_group()
+    files.add_argument("--config", type=Path, metavar="", help="a TOML file of these settings; a flag overrides it")
+    files.add_argument(
+        "--preset", choices=presets(), help="a settings file that comes with fastprune; see docs/sweeps.md"
+    )
     flags.add_argument("--dry-run", action="store_true", help="show the cells and how far they are, and do nothing")
     flags.add_argument("--quiet", action="store_true", help="show nothing but errors")
-    flags = parser.add_argument_group("studies with settings of their own, but for --seeds, --data-dir and --out")
-    flags.add_argument(
-        "--preset", choices=PRESETS, help="han2015: the paper's tables and more, on MNIST and small sets"
-    )
-    flags.add_argument("--full", action="store_true", help="also its figures, and the baselines that these need")
     given = vars(parser.parse_args(arguments))
-    quiet, preset, full, dry_run, file = (given.pop(key) for key in ("quiet", "preset", "full", "dry_run", "config"))
-    if full and preset is None:
-        raise ValueError("full: expected a preset with it, got none")
-    if preset is not None:
-        other = [key for key in given if key not in PRESET_TAKES] + ["config"] * (file is not None)
-        other += ["dry_run"] * dry_run
-        if other:
-            raise ValueError(f"preset: expected its own settings to stand, got --{other[0].replace('_', '-')}")
-    return Command(Sweep.of({**(read_toml(file) if file else {}), **given}), preset, full, dry_run, quiet)
+    quiet, dry_run, preset, file = (given.pop(name) for name in ("quiet", "dry_run", "preset", "config"))
+    values = read_toml(_PRESETS / f"{preset}.toml" if preset else file) if preset or file else {}
+    if isinstance(values.get("grid"), list):  # a flag overrides what a grid says, too
+        own = {name: value for name, value in given.items() if name in KEYS}
+        values["grid"] = [{**table, **own} if isinstance(table, dict) else table for table in values["grid"]]
+    if preset:
+        given.setdefault("out", str(Path("runs", preset)))
+    return Command(Sweep.of({**values, **given}), dry_run, quiet)
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -485,3 +431,8 @@ def read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(regular(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"config: expected a TOML file of settings, got {str(file)!r}: {error}") from error
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), 1, 0.5)
+    return f"; the nearest is {close[0]}" if close else ""

@@ -11,10 +11,11 @@ from rich.table import Table
 from fastprune import check
 from fastprune.records import HELP
 from fastprune.sweep.cell import Data, Record
-from fastprune.sweep.config import Settings, Sweep
+from fastprune.sweep.config import Sweep
 from fastprune.sweep.engine import Failure, text_of
-from fastprune.sweep.results import Best, Results, Row, Spread, times
-from fastprune.sweep.store import Cell
+from fastprune.sweep.results import RULE, Best, Results, Row, Spread, times
+from fastprune.sweep.settings import Settings
+from fastprune.sweep.store import Cell, held_out_accuracy
 
 _PLAIN_WIDTH = 120  # characters of a line where there is no terminal to ask
 _DAY = 24 * 3600.0  # seconds
@@ -51,7 +52,7 @@ class Display:
 
     def data(self, name: str, data: Data, hidden: Iterable[tuple[int, ...]]) -> None:
         """Say what there is to learn from, and by which networks."""
-        train, held_out, test = (f"{len(x):,}" for x, _ in (data.train, data.held_out, data.test))
+        train, held_out, test = (f"{len(part[0]) if part else 0:,}" for part in (data.train, data.held_out, data.test))
         networks = ", ".join("-".join(map(str, (data.features, *units, data.outputs))) for units in hidden)
         self.say(f"{name}: {train} training, {held_out} held-out and {test} test samples; {networks}")
         x = data.train[0]
@@ -63,16 +64,15 @@ class Display:
         cells = sweep.cells
         self._sweep, self._cells, self._finished = sweep, len(cells), 0
         # Rounds are counted by their epochs, which take about as long as one another.
-        dense = {cell.dense_digest: _cost(cell, 0) for cell in cells}
+        dense = {cell.dense_digest: _cost(cell, 0, 1) for cell in cells}
         begun = {cell.dense_digest for cell in cells if cell.digest in done or cell.dense_digest in done}
         total, before = sum(dense.values()), sum(dense[digest] for digest in begun)
         for cell in cells:
-            total += cell.rounds * _cost(cell, 1)
+            total += _cost(cell, 1, cell.last + 1)
             if progress := done.get(cell.digest):
-                before += (progress.count - 1) * _cost(cell, 1)
+                before += _cost(cell, 1, cell.last + 1 if progress.finished else progress.count)
                 if progress.finished:
                     self._finished += 1
-                    before += _left(progress) * _cost(cell, 1)
                 else:
                     self._last[cell] = progress.last
         self._width = min(_LABEL, max(len(self._label(cell)) for cell in cells))
@@ -88,7 +88,7 @@ class Display:
         else:
             self.say(
                 f"\n{'':{self._width + 30}}test accuracy, %\n    time  done  {'cell':{self._width}} round"
-                "    degree  pruned  retrained     cost  seconds"
+                "  sparsity  pruned  retrained     loss  seconds"
             )
 
     def compiling(self) -> None:
@@ -104,10 +104,8 @@ class Display:
         cell, record = progress.settings, progress.last
         del self._running[cell]
         self._last[cell] = record
-        cost = _cost(cell, record.round)
-        if progress.finished:
-            self._finished += 1
-            cost += _left(progress) * _cost(cell, 1)
+        self._finished += progress.finished
+        cost = _cost(cell, record.round, cell.last + 1 if progress.finished else progress.count)
         self._overall.update(self._task, advance=cost, cells=self._count())
         if not self._live.is_started:
             self._log(cell, record)
@@ -130,10 +128,9 @@ class Display:
         """Close lines that come to nothing."""
         for cell in failure.cells:
             self._running.pop(cell, None)
-            left = (cell.rounds + 1 - max(1, failure.round)) * _cost(cell, 1)
-            self._overall.update(self._task, advance=left)
+            self._overall.update(self._task, advance=_cost(cell, max(1, failure.round), cell.last + 1))
         if failure.round == 0:
-            self._overall.update(self._task, advance=_cost(failure.cells[0], 0))
+            self._overall.update(self._task, advance=_cost(failure.cells[0], 0, 1))
 
     def results(self, results: Results) -> None:
         """Print the table of the sweep, and its best networks."""
@@ -141,23 +138,23 @@ class Display:
         if len(results.groups) == 1:
             for name in ("round", "sparsity", "compression", "pruned", "retrained", "to dense", "seeds"):
                 grid.add_column(name, justify="right")
-            for row in results.groups[0].rows:
-                number = str(row.round) if row.round else "dense"
-                grid.add_row(number, f"{100 * row.sparsity:.2f} %", *self._columns(row, "pruned"))
+            for row in results.groups[0].ends:
+                grid.add_row(row.name, f"{100 * row.sparsity:.2f} %", *self._columns(row, "pruned"))
             title = f"{results.groups[0].settings.dataset}: test accuracy in %"
         else:
             grid.add_column("cells")
             for name in ("dense", "round", "compression", "retrained", "to dense", "seeds"):
                 grid.add_column(name, justify="right")
             for group in results.groups:
-                row, dense = group.best, self._spread(group.rows[0].after)
-                label = results.sweep.label(group.settings)
-                grid.add_row(label, dense, str(row.round or "dense"), *self._columns(row))
-            title = "The last round that holds up on held-out samples, and its test accuracy in %"
+                row, dense = group.kept, self._spread(group.rows[0].after)
+                grid.add_row(group.grid.label(group.settings), dense, row.name, *self._columns(row))
+            title = "The network that each seed keeps, and its test accuracy in %"
         self.say(f"\n{title}, mean {self._plus_minus} standard deviation over seeds\n")
         self.console.print(grid)
         for name, best in results.best.items():
             self._best(results, name, best)
+        if results.best:
+            self.say(f"\n{RULE}")
         collapsed, failed = [], []
         for cell in results.cells:
             if "collapsed" in cell.records[0].events:
@@ -179,18 +176,23 @@ class Display:
         return [times(row.compression), *before, *spreads, seeds]
 
     def _best(self, results: Results, name: str, best: Best) -> None:
-        """Say which network is a data set's best one, and how to use it."""
-        cell, record = best.cell.settings, best.record
-        label = f"{results.sweep.label(cell)} " if results.sweep.varying else ""
-        where = f"seed={cell.seed}, round {record.round}" if record.round else f"seed={cell.seed}, dense"
-        of = "" if len({cell.dataset for cell in results.sweep.cells}) == 1 else f" of {name}"
-        size = f"{record.live:,} of {best.cell.records[0].live:,} weights ({times(record.compression)})"
+        """Say which settings are a data set's best ones, which network is saved, and how to use it."""
+        cell, record, kept = best.cell.settings, best.record, best.group.kept
+        of = "" if len(results.best) == 1 else f" of {name}"
+        label = best.group.grid.label(best.group.settings)
         self.say(
-            f"\nBest{of}: {label}{where}: {size}, test accuracy {_percent(record.after_test_accuracy)};\n"
-            f"the smallest within {100 * cell.max_drop:.1f} percentage points of "
-            "the dense networks' accuracy on held-out samples.\n"
+            f"\nBest{of}: {f'{label}: ' if label else ''}{times(kept.compression)}, test accuracy "
+            f"{self._spread(kept.after)} %, dense {self._spread(best.group.rows[0].after)} %.\n"
+            f"Saved: seed={cell.seed}, round {record.round}, {record.live:,} of {best.cell.records[0].live:,} weights; "
+            f"held-out accuracy {_percent(held_out_accuracy(record))} {self._plus_minus} {100 * best.uncertainty:.2f} "
+            f"(one standard error, {record.validation_samples:,} samples).\n"
             f'Use it: fastprune.load("{results.sweep.folder / results.best_file(name)}").predict(x)'
         )
+        if best.uncertainty > cell.max_drop:
+            self.say(
+                f"The held-out set is too small to tell a drop of {100 * cell.max_drop:g} points: chance has a part in "
+                "this choice. A larger holdout helps, and so do more seeds."
+            )
 
     def _label(self, cell: Settings) -> str:
         return f"{self._sweep.label(cell)} seed={cell.seed}".strip()
@@ -214,12 +216,12 @@ class Display:
         """The bar, and a line for each running cell: the round it is in, and what the last one came to."""
         grid = Table(box=None, padding=(0, 1, 0, 0), show_header=bool(self._running))
         grid.add_column("running", style="cyan", no_wrap=True, max_width=max(8, self.console.width - _NUMBERS))
-        for name in ("round", "degree", "pruned", "retrained", "cost", "seconds"):
+        for name in ("round", "sparsity", "pruned", "retrained", "loss", "seconds"):
             grid.add_column(name, justify="right", no_wrap=True)
         for cell, (number, since) in list(self._running.items()):
             last = self._last.get(cell)
             numbers = _numbers(last)[1:] if last else [""] * 4
-            where = f"{number}/{cell.rounds}" if number else "dense"
+            where = f"{number}/{cell.last}" if number else "dense"
             grid.add_row(self._label(cell), where, *numbers, f"{time.monotonic() - since:.0f}")
         return Group(grid, self._overall)
 
@@ -230,9 +232,9 @@ class Display:
         return mean if spread.deviation is None else f"{mean} {self._plus_minus} {100 * spread.deviation:.2f}"
 
 
-def _cost(cell: Settings, round: int) -> int:
-    """How long a round takes, in epochs; that without any takes some time, too."""
-    return 1 + (cell.retrain_epochs if round else cell.epochs)
+def _cost(cell: Settings, first: int, end: int) -> int:
+    """How long some rounds take, in epochs; one without any takes some time, too."""
+    return sum(1 + cell.epochs_of(number) for number in range(first, end))
 
 
 def _count(number: int, what: str) -> str:
@@ -244,21 +246,16 @@ def _listed(names: Sequence[str]) -> str:
     return "; ".join(names[:_NAMED]) + (f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-def _left(progress: Cell) -> int:
-    """Rounds of a cell that are not made."""
-    return progress.settings.rounds + 1 - progress.count
-
-
 def _percent(accuracy: float | None) -> str:
     return "-" if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
 def _numbers(record: Record) -> Sequence[str]:
-    """Round, degree, accuracies and cost, in columns."""
+    """Round, sparsity, accuracies and loss, in columns."""
     pruned, retrained = (
         "-" if value is None else f"{100 * value:.1f}"
         for value in (record.before_test_accuracy, record.after_test_accuracy)
     )
-    cost = "-" if record.after_train_loss is None else f"{record.after_train_loss:.3g}"
-    number, degree = (str(record.round), f"{100 * record.prunable_sparsity:.2f} %") if record.round else ("dense", "")
-    return [f"{number:>5}", f"{degree:>9}", f"{pruned:>7}", f"{retrained:>10}", f"{cost:>8}"]
+    loss = "-" if record.after_train_loss is None else f"{record.after_train_loss:.3g}"
+    number, sparsity = (str(record.round), f"{100 * record.prunable_sparsity:.2f} %") if record.round else ("dense", "")
+    return [f"{number:>5}", f"{sparsity:>9}", f"{pruned:>7}", f"{retrained:>10}", f"{loss:>8}"]

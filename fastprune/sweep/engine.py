@@ -21,8 +21,9 @@ import numpy as np
 from fastprune.datasets import Dataset
 from fastprune.records import DivergenceError
 from fastprune.sweep.cell import Data, Record, Source, Task, advance, read_here, work
-from fastprune.sweep.config import Settings, Sweep
+from fastprune.sweep.config import Sweep
 from fastprune.sweep.executors import Processes, cluster
+from fastprune.sweep.settings import Settings
 from fastprune.sweep.store import Cell, Store
 from fastprune.team import count_threads
 

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,19 @@ from typing import Any
 
 from fastprune.files import atomic_write
 from fastprune.sweep.cell import Record
-from fastprune.sweep.config import FIELDS, Settings, Sweep, written
+from fastprune.sweep.config import Grid, Reference, Sweep
+from fastprune.sweep.settings import DEFAULTS, FIELDS, Settings, written
 from fastprune.sweep.store import Cell, held_out_accuracy
 
-# The columns of results.csv and the keys of results.jsonl: which cell, its settings, what became of the round.
-COLUMNS = ("cell", *FIELDS, *(name for name in Record._fields if name != "seconds"))
+# The columns of results.csv and the keys of results.jsonl: which cell, the settings of the round, what became of it.
+COLUMNS = (
+    "grid",
+    "cell",
+    *(name for name in FIELDS if name != "stage"),
+    *(name for name in Record._fields if name != "seconds"),
+)
 SECONDS = ("cell", "seed", "round", "seconds")
+_NUMBERS = ("final_sparsity", "quality", "q")  # of a round: cells of one round that differ in these make one line
 
 
 @dataclass(frozen=True)
@@ -36,21 +44,62 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One round over the seeds that came through it, in test accuracies; round 0 is the dense network.
+    """One network over seeds: mean numbers, and test accuracies.
 
-    `before` is None for the dense network, and all are None if no seed came through. `difference` is `after`
-    less the same seed's dense network; `held_out` is the mean held-out accuracy after retraining.
+    `before` is None for the dense network, and all spreads are None if no seed came through. `difference` is `after`
+    less the same seed's dense network; `fair` is `after` less the same seed's dense network trained for as many epochs,
+    where the sweep has it. `held_out` is the mean held-out accuracy after retraining; `seconds` are those of the round,
+    and `total` those of all training up to here.
     """
 
+    name: str
     round: int
     seeds: int
     failed: int
     sparsity: float
+    live: float
+    effective_sparsity: float
     before: Spread | None
     after: Spread | None
     difference: Spread | None
+    fair: Spread | None
     held_out: float | None
     seconds: float
+    total: float
+
+    @classmethod
+    def of(cls, reached: Sequence[tuple[Cell, int]], dense: Mapping[int, Cell]) -> "Row":
+        """Of cells and a round of each; `dense` has unpruned cells by seed. Failed rounds are counted, not averaged."""
+        good = [(cell, number) for cell, number in reached if not cell.records[number].failed]
+        shown = [cell.records[number] for cell, number in good or reached]
+        rounds = sorted({number for _, number in reached})
+        name = "-".join(map(str, dict.fromkeys((rounds[0], rounds[-1]))))
+
+        def less(other: Mapping[int, Cell], same: bool) -> Spread | None:
+            pairs = [(c.records[n], o.records) for c, n in good if n and (o := other.get(c.settings.seed))]
+            values = [
+                _test(record) - _test(records[record.round if same else 0])
+                for record, records in pairs
+                if not same or len(records) > record.round
+            ]
+            return _spread(values)
+
+        return cls(
+            name="dense" if rounds == [0] else name,
+            round=rounds[-1],
+            seeds=len(good),
+            failed=len(reached) - len(good),
+            sparsity=statistics.fmean(record.sparsity for record in shown),
+            live=statistics.fmean(record.live for record in shown),
+            effective_sparsity=statistics.fmean(record.effective_sparsity for record in shown),
+            before=_spread([r.before_test_accuracy for r in shown if good and r.before_test_accuracy is not None]),
+            after=_spread([_test(record) for record in shown] if good else []),
+            difference=less({cell.settings.seed: cell for cell, _ in good}, same=False),
+            fair=less(dense, same=True),
+            held_out=statistics.fmean(map(held_out_accuracy, shown)) if good else None,
+            seconds=statistics.fmean(record.seconds for record in shown),
+            total=statistics.fmean(sum(r.seconds for r in c.records[: n + 1]) for c, n in good or reached),
+        )
 
     @property
     def compression(self) -> float | None:
@@ -60,49 +109,67 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The cells that differ in their seeds only, in the order of these."""
+    """The cells of a grid that differ in their seeds only, in the order of these; and unpruned ones, by seed."""
 
+    grid: Grid
     settings: Settings  # of the first seed
     cells: list[Cell]
+    dense: Mapping[int, Cell]
 
     @functools.cached_property
     def rows(self) -> list[Row]:
-        """One a round. Failed rounds are counted, and left out of the means."""
-        rows = []
-        for number in range(max(len(cell.records) for cell in self.cells)):
-            reached = [(cell.records[0], cell.records[number]) for cell in self.cells if len(cell.records) > number]
-            good = [(dense, record) for dense, record in reached if not record.failed]
-            shown = [record for _, record in good or reached]
-            row = Row(
-                round=number,
-                seeds=len(good),
-                failed=len(reached) - len(good),
-                sparsity=statistics.fmean(record.sparsity for record in shown),
-                before=_spread([r.before_test_accuracy for _, r in good if r.before_test_accuracy is not None]),
-                after=_spread([_test(record) for _, record in good]),
-                difference=_spread([_test(record) - _test(dense) for dense, record in good] if number else []),
-                held_out=statistics.fmean(held_out_accuracy(record) for _, record in good) if good else None,
-                seconds=statistics.fmean(record.seconds for record in shown),
-            )
-            rows.append(row)
-        return rows
+        """One a round."""
+        count = max(len(cell.records) for cell in self.cells)
+        return [
+            Row.of([(cell, number) for cell in self.cells if len(cell.records) > number], self.dense)
+            for number in range(count)
+        ]
 
     @property
-    def best(self) -> Row:
-        """The last round whose mean held-out accuracy is within `max_drop` of the dense networks', no seed missing."""
-        first = self.rows[0]
-        assert first.held_out is not None
-        bar = first.held_out - self.settings.max_drop
-        good = [r for r in self.rows if r.held_out is not None and r.held_out >= bar and r.seeds == first.seeds]
-        return good[-1]
+    def ends(self) -> list[Row]:
+        """The rows of the dense network and of the ends of stages; with one stage, of all rounds."""
+        return [row for row in self.rows if row.round in (0, *self.settings.ends)]
+
+    @functools.cached_property
+    def kept(self) -> Row:
+        """Of the network that each seed keeps, see `Cell.best`."""
+        return Row.of([(cell, cell.best) for cell in self.cells], self.dense)
+
+    @property
+    def section(self) -> str:
+        """The heading under which the report shows it."""
+        return self.grid.section or Path(self.settings.dataset).stem
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart: a group, round by round or stage by stage; or groups of one round, by the number of that."""
+
+    label: str
+    groups: Sequence[Group]
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best network of a data set: the cell it is from, and the record of its round."""
+    """The best network of a data set: the group and the cell it is from, and the record of its round."""
 
+    group: Group
     cell: Cell
     record: Record
+
+    @property
+    def uncertainty(self) -> float:
+        """One standard error of its held-out accuracy."""
+        accuracy = held_out_accuracy(self.record)
+        return math.sqrt(accuracy * (1 - accuracy) / self.record.validation_samples)
+
+
+RULE = (
+    "Each seed keeps its smallest network whose held-out accuracy is within max_drop of its dense network. The best "
+    "settings are those whose kept networks have the fewest weights on average, if their mean held-out accuracy is "
+    "within max_drop of the best dense mean. Of their networks, the one with the highest held-out accuracy is saved."
+)
 
 
 @dataclass(frozen=True)
@@ -112,41 +179,82 @@ class Results:
     sweep: Sweep
     done: Mapping[str, Cell]
 
-    @functools.cached_property
-    def cells(self) -> list[Cell]:
-        """What is done of each cell that is begun, in the order of the grid; if no round is, its dense network."""
-        found = ((cell, self.done.get(cell.digest) or self.done.get(cell.dense_digest)) for cell in self.sweep.cells)
+    def _begun(self, cells: Iterable[Settings]) -> list[Cell]:
+        found = ((cell, self.done.get(cell.digest) or self.done.get(cell.dense_digest)) for cell in cells)
         return [dataclasses.replace(progress, settings=cell) for cell, progress in found if progress]
 
     @functools.cached_property
+    def cells(self) -> list[Cell]:
+        """What is done of each cell that is begun, in the order of the grids; if no round is, its dense network."""
+        return self._begun(self.sweep.cells)
+
+    @functools.cached_property
     def groups(self) -> list[Group]:
-        """The cells by all settings but the seed."""
-        groups: dict[Settings, list[Cell]] = {}
-        for cell in self.cells:
-            groups.setdefault(dataclasses.replace(cell.settings, seed=0), []).append(cell)
-        return [Group(cells[0].settings, cells) for cells in groups.values()]
+        """The cells of each grid by all settings but the seed."""
+        found: dict[tuple[int, Settings], list[Cell]] = {}
+        unpruned: dict[Settings, dict[int, Cell]] = {}
+        for number, grid in enumerate(self.sweep.grids):
+            for cell in self._begun(grid.cells):
+                same = dataclasses.replace(cell.settings, seed=0)
+                found.setdefault((number, same), []).append(cell)
+                if not same.prune:
+                    unpruned.setdefault(same, {})[cell.settings.seed] = cell
+        groups = []
+        for (number, same), cells in found.items():
+            dense = unpruned.get(dataclasses.replace(same, prune=False).plain(), {}) if same.prune else {}
+            groups.append(Group(self.sweep.grids[number], cells[0].settings, cells, dense))
+        return groups
+
+    @functools.cached_property
+    def sections(self) -> dict[str, list[Group]]:
+        """The groups by the heading under which the report shows them."""
+        sections: dict[str, list[Group]] = {}
+        for group in self.groups:
+            sections.setdefault(group.section, []).append(group)
+        return sections
+
+    def references(self, section: str) -> list[Reference]:
+        """The references of a section."""
+        first = next(iter(self.sections), "")
+        return [reference for reference in self.sweep.references if (reference.section or first) == section]
+
+    def lines(self, section: str) -> list[Line]:
+        """The lines of a section's charts."""
+        lines: dict[Any, list[Group]] = {}
+        for group in self.sections[section]:
+            short = group.settings.last == 1
+            same = {name: DEFAULTS[name] for name in (*_NUMBERS, "seed")} if short else {}
+            lines.setdefault((group.grid.name, dataclasses.replace(group.settings, **same)), []).append(group)
+        made = []
+        for groups in lines.values():
+            first, many = groups[0], len(groups) > 1
+            label = first.grid.label(first.settings, without=("dataset", *(_NUMBERS if many else ())))
+            by_number = sorted((group.rows[-1] for group in groups if len(group.rows) > 1), key=lambda r: r.sparsity)
+            made.append(Line(label, groups, [first.rows[0], *by_number] if many else first.ends))
+        return made
 
     @functools.cached_property
     def best(self) -> dict[str, Best]:
-        """The best network of each data set that has a finished cell.
-
-        Each cell's own is the smallest that is no more than `max_drop` below its dense network, in held-out accuracy;
-        of these, the smallest is chosen that is no more than `max_drop` below the best of all dense networks: a seed
-        that trained badly has a low bar of its own. Of equally small ones, that of the highest held-out accuracy.
-        """
+        """The best network of each data set that has a finished cell and held-out samples; by `RULE`."""
         best = {}
-        for name in dict.fromkeys(cell.settings.dataset for cell in self.cells):
-            cells = [cell for cell in self.cells if cell.settings.dataset == name and cell.finished]
-            bar = max((held_out_accuracy(cell.records[0]) for cell in cells), default=0.0)
-            candidates = [Best(cell, cell.records[cell.best]) for cell in cells]
-            good = [c for c in candidates if held_out_accuracy(c.record) >= bar - c.cell.settings.max_drop]
+        for name in self.sweep.axis("dataset"):
+            groups = [
+                dataclasses.replace(group, cells=cells)
+                for group in self.groups
+                if group.settings.dataset == name
+                and (cells := [c for c in group.cells if c.finished and c.records[0].validation_samples])
+            ]
+            bar = max((group.rows[0].held_out or 0.0 for group in groups), default=0.0)
+            good = [g for g in groups if g.kept.held_out is not None and g.kept.held_out >= bar - g.settings.max_drop]
             if good:
-                best[name] = min(good, key=lambda c: (c.record.live, -held_out_accuracy(c.record)))
+                group = min(good, key=lambda g: (g.kept.live, -(g.kept.held_out or 0.0)))
+                cell = max(group.cells, key=lambda c: (held_out_accuracy(c.records[c.best]), -c.records[c.best].live))
+                best[name] = Best(group, cell, cell.records[cell.best])
         return best
 
     def best_file(self, name: str) -> str:
         """The file name of the best network of a data set: with its name, if the sweep has several."""
-        return "best.npz" if len({cell.dataset for cell in self.sweep.cells}) == 1 else f"best-{Path(name).stem}.npz"
+        return "best.npz" if len(self.sweep.axis("dataset")) == 1 else f"best-{Path(name).stem}.npz"
 
     def write(self, folder: Path) -> None:
         """Write `results.csv`, `results.jsonl`, `seconds.csv` and the best networks.
@@ -173,11 +281,12 @@ class Results:
                 file.write((folder / "networks" / f"{best.cell.settings.digest}.npz").read_bytes())
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        for cell in self.cells:
-            settings = {"cell": cell.settings.digest} | cell.settings.values
-            for record in cell.records:
-                values = settings | record._asdict()
-                yield {name: values[name] for name in COLUMNS}
+        for grid in self.sweep.grids:
+            for cell in self._begun(grid.cells):
+                for record in cell.records:
+                    of = {"grid": grid.name, "cell": cell.settings.digest} | cell.settings.at(record.round).values
+                    values = of | record._asdict()
+                    yield {name: values[name] for name in COLUMNS}
 
 
 def times(compression: float | None) -> str:
@@ -190,10 +299,12 @@ def _spread(values: Sequence[float]) -> Spread | None:
 
 
 def _field(value: Any) -> Any:
-    """A value as a field of a CSV file."""
+    """A value as a field of a CSV file: lists with semicolons between, lists of lists with spaces within."""
     if isinstance(value, tuple):
         return written(value)
-    return ";".join("" if one is None else str(one) for one in value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return ";".join(" ".join(map(str, v)) if isinstance(v, list) else "" if v is None else str(v) for v in value)
+    return value
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -5,6 +5,7 @@
     store/rounds/C-R.npz    of cells in progress: the state after the last round, and after the best one
     store/cells/C.jsonl     of finished cells: settings and records
     networks/C.npz          of finished cells: the best network, as `fastprune.load` reads it
+    networks/C-R.npz        of cells with several stages: the network at the end of each
 
 C and D are digests, R is a round. Each file is whole or not there; a round's is synced before the next one starts.
 """
@@ -28,7 +29,7 @@ import numpy as np
 
 from fastprune.files import atomic_write, read_npz, remove_parts, write_text
 from fastprune.sweep.cell import Record, saved_network
-from fastprune.sweep.config import DENSE, FIELDS, Settings
+from fastprune.sweep.settings import DENSE, FIELDS, Settings
 
 _TRIES = 20
 
@@ -70,14 +71,17 @@ class Cell:
     @functools.cached_property
     def finished(self) -> bool:
         """Whether no round is left, or one has failed."""
-        return self.count > self.settings.rounds or self.last.failed
+        return self.count > self.settings.last or self.last.failed
 
     @property
     def best(self) -> int:
-        """The last round, that with the fewest weights, whose held-out accuracy is within `max_drop` of round 0's."""
+        """The last round whose held-out accuracy is within `max_drop` of round 0's; without held-out samples, the last.
+
+        A round that failed is neither.
+        """
+        good = [record for record in self.records if not record.failed]
         bar = held_out_accuracy(self.records[0]) - self.settings.max_drop
-        good = (record for record in reversed(self.records) if not record.failed and held_out_accuracy(record) >= bar)
-        return next(good).round
+        return [record.round for record in good if held_out_accuracy(record) >= bar][-1]
 
     def with_(self, *records: Record) -> "Cell":
         """With so many rounds more."""
@@ -116,16 +120,16 @@ class Cell:
 
 def _plain(settings: Settings) -> dict[str, Any]:
     """Settings as they come back from JSON."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.values.items()}
+    plain: dict[str, Any] = json.loads(json.dumps(settings.values))
+    return plain
 
 
 _DEFAULTS = _plain(Settings())
 
 
 def held_out_accuracy(record: Record) -> float:
-    """Held-out accuracy, in [0, 1]."""
-    assert record.after_validation_accuracy is not None
-    return record.after_validation_accuracy
+    """Held-out accuracy, in [0, 1]; 0 if no samples are held out, which makes all rounds alike."""
+    return record.after_validation_accuracy or 0.0
 
 
 class Store:
@@ -230,7 +234,9 @@ class Store:
         for progress in done.values():
             cell = progress.settings
             result = self.network(cell) if progress.finished else self._path(cell, progress.best)
-            if progress.count > 1 and not {self._path(cell, 0), result} <= there:
+            failed = progress.last.failed
+            ends = {self.network(cell, end) for end in cell.ends if cell.stage and end < progress.count - failed}
+            if progress.count > 1 and not {self._path(cell, 0), result} | ends <= there:
                 (self._cells / f"{cell.digest}.jsonl").unlink(missing_ok=True)
                 for path in self._rounds.glob(f"{cell.digest}-*.npz"):
                     path.unlink()
@@ -265,6 +271,8 @@ class Store:
         """
         cell, last, best = progress.settings, progress.count - 1, progress.best
         keep = {self._path(cell, last), self._path(cell, best)}
+        if cell.stage and last in cell.ends and not progress.last.failed:
+            saved_network(cell, state).save(self.network(cell, last))
         if last and progress.finished:
             network = saved_network(cell, state if best == last else self.state(cell, best))
             network.save(self.network(cell))
@@ -278,9 +286,9 @@ class Store:
                 if path not in keep:
                     path.unlink()
 
-    def network(self, cell: Settings) -> Path:
-        """The file of a finished cell's best network."""
-        return self.networks / f"{cell.digest}.npz"
+    def network(self, cell: Settings, end: int = 0) -> Path:
+        """The file of a finished cell's best network, or of the network after the last round of a stage."""
+        return self.networks / (f"{cell.digest}-{end}.npz" if end else f"{cell.digest}.npz")
 
     def _path(self, cell: Settings, round: int) -> Path:
         return self._rounds / f"{cell.digest}-{round}.npz" if round else self._dense / f"{cell.dense_digest}.npz"

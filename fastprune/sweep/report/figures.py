@@ -113,7 +113,7 @@ def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
 def _accuracy(subject: Subject, canvas: Any) -> None:
     axes = canvas.subplots()
     few = len(subject.groups) <= len(_COLORS)
-    ranked = sorted(subject.groups, key=lambda group: group.best.sparsity, reverse=True)
+    ranked = sorted(subject.groups, key=lambda group: group.kept.sparsity, reverse=True)
     coloured = list(subject.groups) if few else ranked[: len(_COLORS) - 3]
     dense = np.mean([group.rows[0].after.mean for group in subject.groups if group.rows[0].after])
     lowest, most = dense, 2.0

@@ -14,10 +14,10 @@ from typing import Any
 from fastprune.files import write_text
 from fastprune.network import load
 from fastprune.sweep.cell import saved_network
-from fastprune.sweep.config import FIELDS, written
 from fastprune.sweep.engine import Failure
 from fastprune.sweep.report.figures import Figure, Subject, draw
 from fastprune.sweep.results import Group, Results, Row, Spread, times
+from fastprune.sweep.settings import KEYS, written
 from fastprune.sweep.store import Store
 
 _WIDE = "accuracy"
@@ -102,7 +102,7 @@ def _section(results: Results, name: str, folder: Path, alone: bool) -> str:
         networks = saved_network(cell, store.state(cell, 0)), load(store.network(cell))
 
     def label(of: Group) -> str:
-        return results.sweep.label(of.settings, without="dataset")
+        return of.grid.label(of.settings, without=["dataset"])
 
     subject = Subject(groups, label, group, best.record if best else None, networks)
     try:
@@ -156,7 +156,7 @@ _Cell = tuple[Any, str]  # what it is sorted by, and what is shown
 
 
 def _compared(label: str, group: Group) -> list[_Cell]:
-    row = group.best
+    row = group.kept
     return [
         (label, label),
         _spread(group.rows[0].after),
@@ -212,9 +212,8 @@ def _table(head: Iterable[str], rows: Iterable[Sequence[_Cell]], best: int | Non
 
 def _settings(results: Results) -> str:
     lines = []
-    for name, field in FIELDS.items():
+    for key, name in KEYS.items():
         values = ", ".join(map(written, results.sweep.axis(name)))
-        key = field.metadata["key"] or name
         lines.append(f"<tr><th scope='row'>{key}</th><td>{html.escape(values)}</td></tr>")
     return "\n".join(lines)
 

@@ -1,0 +1,427 @@
+"""The settings of a cell. Each is written once, here: flags, keys of files, help, checks and names are made from it."""
+
+import bisect
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastprune import check, schedules
+from fastprune.base import ACTIVATIONS
+from fastprune.criteria import CRITERIA
+from fastprune.growers import GROWERS
+from fastprune.network import INITIALIZATIONS
+from fastprune.records import Amount
+from fastprune.rounds import ADAPTIVE
+from fastprune.rules import RULES
+from fastprune.schedules import LEARNING_RATES
+from fastprune.selection import LAYER_RATES, SCOPES
+from fastprune.spans import OPTIMIZERS
+
+SCHEDULES: dict[str, Callable[[float, float, int], Sequence[Amount]]] = {
+    "polynomial": schedules.PolynomialDecay,
+    "linear": schedules.LinearSparsity,
+    "geometric": schedules.GeometricDecay,
+    "constant": lambda _, sparsity, rounds: schedules.ConstantSparsity(sparsity, rounds),
+}
+
+_MOST = 1_000_000  # values of a range
+_BITS = 64  # of a whole number: TOML has no bound, and a much larger one cannot even be shown
+_DIGITS = 12  # of a name: two of a million cells are alike once in 500 sweeps
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the values of a setting are written."""
+
+    name: str
+    parse: Callable[[str], Any]  # raises ValueError
+    native: Callable[[Any], Any] | None = None  # from what a file holds instead of text; None if it is none
+    ranges: bool = False  # whether start:stop:count stands for several
+
+
+def _text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(text)
+    text.encode()  # a ValueError, if it is no Unicode: no file of a sweep could hold it
+    return text
+
+
+def _whole(value: Any) -> int | None:
+    known = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _BITS
+    return value if known else None
+
+
+def _real(value: Any) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond all floats
+        return None
+
+
+def _list(value: Any) -> tuple[int, ...] | None:
+    whole = isinstance(value, list | tuple) and all(_whole(part) is not None for part in value)
+    return tuple(value) if whole else None
+
+
+def _dashed(text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
+    if not re.fullmatch(r"-?\d+(--?\d+)*", text):
+        raise ValueError(text)
+    return tuple(int(part) for part in re.findall(r"(?:^|-)(-?\d+)", text))
+
+
+def _sparsity(text: str) -> float:
+    """A fraction, or a compression: 12x is 1 - 1/12."""
+    if not text.endswith("x"):
+        return float(text)
+    compression = float(text[:-1])
+    if not compression >= 1:
+        raise ValueError(text)
+    return 1 - 1 / compression
+
+
+def _or(kind: Kind, word: str, value: Any) -> Kind:
+    """A kind that also knows a word, which stands for a value."""
+    return dataclasses.replace(
+        kind, name=f"{kind.name} or {word}", parse=lambda text: value if text == word else kind.parse(text)
+    )
+
+
+TEXT = Kind("text", _text)
+FLAG = Kind("true or false", {"true": True, "false": False}.__getitem__, lambda v: v if isinstance(v, bool) else None)
+WHOLE = Kind("whole numbers", int, _whole, ranges=True)
+REAL = Kind("numbers", float, _real, ranges=True)
+SPARSITY = Kind("numbers (or compressions: 12x)", _sparsity, _real, ranges=True)
+LIST = Kind("whole numbers with dashes between (in a file also [[300, 100]]), or none", _dashed, _list)
+
+
+def setting(
+    default: Any,
+    kind: Kind,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    group: str = "",
+    key: str = "",
+    only: Mapping[str, Sequence[Any]] | None = None,
+    of: str = "",
+    stage: bool = False,
+    dense: bool = True,
+) -> Any:
+    """A field, and what is to be known of it.
+
+    `group` opens a group of flags in the help; `key` is the setting's name in flags and files, if not the field's;
+    `only` names the settings without which it does nothing; `of` says whose argument of the same name it is; a `stage`
+    may have a value of its own; `dense` training depends on it.
+    """
+    metadata = {"kind": kind, "help": help, "choices": choices, "group": group, "key": key, "only": only or {}}
+    return dataclasses.field(default=default, metadata=metadata | {"of": of, "stage": stage, "dense": dense})
+
+
+_trains = functools.partial(setting, of="Trainer", stage=True)
+_runs = functools.partial(setting, stage=True, dense=False)
+
+
+def _prunes(
+    default: Any, kind: Kind, help: str, *, only: Mapping[str, Sequence[Any]] | None = None, **more: Any
+) -> Any:
+    return setting(
+        default,
+        kind,
+        help,
+        only={"prune": (True,), **(only or {})},
+        **{"of": "Pruner", **more},
+        stage=True,
+        dense=False,
+    )
+
+
+_PERCENTILE, _STD, _BY_SPARSITY = ({"rule": (rule,)} for rule in ("percentile", "std", "sparsity"))
+
+Stage = tuple[tuple[str, Any], ...]  # the settings of a stage that are its own, by name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one cell: of one network, from its first weights to its last round.
+
+    They hold for dense training and for every stage, unless a stage has its own.
+    """
+
+    dataset: str = setting(
+        "digits",
+        TEXT,
+        "digits, mnist, fashion_mnist, breast_cancer, wine, binary_images, or a path ending in .npz or .csv "
+        "(classes only)",
+        group="what to train (these settings and those below take several values, separated by commas, and numbers "
+        "also a range, start:stop:count; the sweep runs all combinations)",
+    )
+    holdout: float = setting(
+        0.1, REAL, "fraction of the training samples that only chooses the best network; 0 for none"
+    )
+    hidden: tuple[int, ...] = setting((300, 100), LIST, "units of the hidden layers: 300-100 is one network")
+    activation: str = setting("relu", TEXT, "activation of the hidden layers", choices=list(ACTIVATIONS), of="MLP")
+    initialization: str = setting("he", TEXT, "first weights", choices=INITIALIZATIONS, of="MLP")
+    epochs: int = setting(30, WHOLE, "epochs of dense training", group="how to train")
+    optimizer: str = setting("sgd", TEXT, "optimizer", choices=list(OPTIMIZERS), of="Trainer")
+    learning_rate: float = setting(0.1, REAL, "learning rate at the start of dense training", of="Trainer")
+    learning_rate_schedule: str = _trains(
+        "cosine", TEXT, "how the learning rate falls in each training", choices=list(LEARNING_RATES)
+    )
+    momentum: float = _trains(0.9, REAL, "momentum; Adam's beta_1")
+    nesterov: bool = _trains(False, FLAG, "Nesterov's momentum", only={"optimizer": ("sgd",)})
+    batch_size: int = _trains(64, WHOLE, "samples of a step; 0 for all at once")
+    l1: float = _trains(0.0, REAL, "L1 decay of the weights")
+    l2: float = _trains(1e-4, REAL, "L2 decay of the weights")
+    input_dropout: float = _trains(
+        0.0, REAL, "fraction of the features dropped in training: good for images, bad for few features"
+    )
+    dropout: float = _trains(0.0, REAL, "fraction of the hidden units dropped in training")
+    scale_dropout: bool = _trains(True, FLAG, "less dropout in a layer as its weights go (Eq. 3)")
+    tolerance: float | None = _trains(
+        None, _or(REAL, "none", None), "end a training early if its loss falls by no more than this"
+    )
+    patience: int = _trains(10, WHOLE, "for so many epochs")
+    restore_best: bool = _trains(True, FLAG, "end each training in its best state, not the last")
+    prune: bool = _runs(
+        True,
+        FLAG,
+        "false: prune nothing, but train as long; the fair dense reference",
+        group="how to prune and retrain",
+    )
+    rule: str = _prunes("percentile", TEXT, "how a round's number becomes a mask", choices=list(RULES), of="")
+    rounds: int = _runs(22, WHOLE, "rounds of pruning")
+    q: float = _prunes(
+        20.0, REAL, "rule percentile: percent of the live weights pruned in the first round", only=_PERCENTILE, of=""
+    )
+    delta: float = _prunes(
+        0.0, REAL, "rule percentile: growth of q, q[i+1] = q[i] + delta * i", only=_PERCENTILE, of=""
+    )
+    quality: float = _prunes(
+        0.5, REAL, "rule std: threshold in standard deviations of the live weights", only=_STD, of=""
+    )
+    final_sparsity: float = _prunes(
+        0.98, SPARSITY, "rule sparsity: sparsity of the last round", key="sparsity", only=_BY_SPARSITY, of=""
+    )
+    schedule: str = _prunes(
+        "polynomial", TEXT, "rule sparsity: the way there", choices=list(SCHEDULES), only=_BY_SPARSITY, of=""
+    )
+    scope: str = _prunes("global", TEXT, "rank the weights of each layer alone, or all together", choices=SCOPES)
+    criterion: str = _prunes(
+        "magnitude",
+        TEXT,
+        "rules percentile, sparsity: what weights are ranked by",
+        choices=list(CRITERIA),
+        only={"rule": ("percentile", "sparsity")},
+    )
+    layer_rates: str = _prunes(
+        "uniform",
+        TEXT,
+        "rule sparsity, scope layer: what each layer keeps",
+        choices=LAYER_RATES,
+        only={**_BY_SPARSITY, "scope": ("layer",)},
+    )
+    ignored_layers: tuple[int, ...] = _prunes((), LIST, "layers left whole, from 0; =-1 is the output layer")
+    min_keep: int = _prunes(0, WHOLE, "least number of live weights in each layer")
+    grower: str | None = _prunes(
+        None, _or(TEXT, "none", None), "what brings weights back in each round", choices=list(GROWERS)
+    )
+    drop_fraction: float = _prunes(
+        0.3,
+        REAL,
+        "fraction of the live weights that a grower replaces in the first round",
+        only={"grower": (*GROWERS,)},
+    )
+    retrain_epochs: int = _runs(15, WHOLE, "epochs of retraining in each round")
+    fine_tune_epochs: int = _runs(0, WHOLE, "more epochs in the last round")
+    retrain_learning_rate: float | str = _runs(
+        0.1, _or(REAL, ADAPTIVE, ADAPTIVE), "learning rate at the start of each retraining"
+    )
+    restarts: bool = _runs(
+        True, FLAG, "start the learning-rate schedule anew in each round; false: one schedule over all rounds"
+    )
+    rewind_to: int | None = setting(
+        None, _or(WHOLE, "none", None), "epoch of dense training to whose weights each round goes back", stage=False
+    )
+    max_drop: float = setting(
+        0.01, REAL, "held-out accuracy that the best network may lose against the dense one", dense=False
+    )
+    seed: int = setting(0, WHOLE, "seeds of weights, order of samples and dropout", key="seeds")
+    stage: tuple[Stage, ...] = dataclasses.field(default=(), metadata={"dense": False, "of": "", "only": {}})
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All of them, by name."""
+        kept = vars(self)
+        return {name: kept[name] for name in FIELDS}
+
+    @functools.cached_property
+    def plan(self) -> list["Settings"]:
+        """The settings of each stage: one with these, if there are no others."""
+        whole = dataclasses.replace(self, stage=())
+        return [dataclasses.replace(whole, **dict(own)) for own in self.stage] or [self]
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        """The last round of each stage."""
+        return list(itertools.accumulate(now.rounds for now in self.plan))
+
+    @property
+    def ends(self) -> list[int]:
+        """The rounds that end a stage, if there are several stages; else all rounds."""
+        return self._ends if self.stage else list(range(1, self.rounds + 1))
+
+    @property
+    def last(self) -> int:
+        """The number of the last round."""
+        return self._ends[-1]
+
+    def place(self, round: int) -> tuple[int, int]:
+        """The stage of a round, and how many of its rounds come before; both from 0. Rounds are counted from 1."""
+        stage = bisect.bisect_left(self._ends, round)
+        return stage, round - 1 - (self._ends[stage - 1] if stage else 0)
+
+    def at(self, round: int) -> "Settings":
+        """The settings that a round is made with; round 0 is dense training."""
+        return self.plan[self.place(round)[0]] if round else self
+
+    def amounts(self, stage: int) -> tuple[str, Sequence[Amount]]:
+        """The rule of a stage, and the number of each of its rounds; sparsities go on from the stage before."""
+        now = self.plan[stage]
+        if not now.prune:
+            return "sparsity", schedules.ConstantSparsity(0.0, now.rounds)
+        if now.rule == "percentile":
+            return now.rule, schedules.PercentileRamp(now.q, now.delta, now.rounds)
+        if now.rule == "sparsity":
+            before = self.plan[stage - 1] if stage else self
+            begin = before.final_sparsity if stage and before.prune and before.rule == "sparsity" else 0.0
+            return now.rule, SCHEDULES[now.schedule](begin, now.final_sparsity, now.rounds)
+        return now.rule, [now.quality] * now.rounds
+
+    def epochs_of(self, round: int) -> int:
+        """Epochs of training in a round."""
+        if not round:
+            return self.epochs
+        stage, number = self.place(round)
+        return self.lengths(stage)[number]
+
+    def lengths(self, stage: int) -> list[int]:
+        """Epochs of each round of a stage."""
+        now = self.plan[stage]
+        return [now.retrain_epochs] * (now.rounds - 1) + [now.retrain_epochs + now.fine_tune_epochs]
+
+    def arguments(self, of: str) -> dict[str, Any]:
+        """What a class or function of the library is given of these settings, by name."""
+        return {name: getattr(self, name) for name, field in FIELDS.items() if field.metadata["of"] == of}
+
+    @functools.cached_property
+    def _changed(self) -> dict[str, Any]:
+        return {name: value for name, value in self.values.items() if value != DEFAULTS[name]}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The cell's name: a digest of what differs from the defaults, so that new settings leave old names alone."""
+        return digest(self._changed)
+
+    @functools.cached_property
+    def dense_digest(self) -> str:
+        """The name of its dense network: the digest of what that depends on, and of no rounds."""
+        return digest({name: value for name, value in self._changed.items() if name in DENSE} | {"rounds": 0})
+
+    def applies(self, name: str) -> bool:
+        """Whether a setting does anything in these: dense training or a stage uses it, with the others as they are."""
+        field = FIELDS[name]
+        if name == "stage" or (field.metadata["dense"] and self.stage):
+            return True
+        taken = [now for now, own in zip(self.plan, self.stage or ((),), strict=True) if name not in dict(own)]
+        return any(all(getattr(now, o) in ok for o, ok in field.metadata["only"].items()) for now in taken)
+
+    def plain(self) -> "Settings":
+        """These settings, with the default in place of each that does nothing."""
+        return dataclasses.replace(self, **{name: DEFAULTS[name] for name in FIELDS if not self.applies(name)})
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+DEFAULTS: dict[str, Any] = {name: field.default for name, field in FIELDS.items()}
+DENSE = [name for name, field in FIELDS.items() if field.metadata["dense"]]
+KEYS = {(field.metadata.get("key") or name): name for name, field in FIELDS.items()}
+
+
+def key(name: str) -> str:
+    """A setting's name in flags and files."""
+    return FIELDS[name].metadata.get("key") or name
+
+
+def digest(values: Any) -> str:
+    """The short name of values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+
+
+def written(value: Any) -> str:
+    """A value as the command line takes it."""
+    if value is None or isinstance(value, bool):
+        return "none" if value is None else str(value).lower()
+    return ("-".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+
+
+def values_of(key: str, field: Any, given: Any) -> tuple[Any, ...]:
+    """The values that are given of a setting, each once.
+
+    Raises
+    ------
+    ValueError
+        If they are not as described.
+    """
+    kind: Kind = field.metadata["kind"]
+
+    def refused(value: Any) -> ValueError:
+        ranges = " or start:stop:count (equal steps, both ends)" if kind.ranges else ""
+        return ValueError(f"{key}: expected {kind.name}{ranges}, got {check.shown(value)}")
+
+    values: list[Any] = []
+    for entry in given if isinstance(given, list | tuple | range) else [given]:
+        if isinstance(entry, str):
+            for part in (part.strip() for part in entry.split(",")):
+                try:
+                    values += _range(kind, part) if kind.ranges and ":" in part else [kind.parse(part)]
+                except (ValueError, KeyError, TypeError):  # TypeError: a range to a word
+                    raise refused(part) from None
+        else:
+            native = kind.native(entry) if kind.native else None
+            if native is None:
+                raise refused(entry)
+            values.append(native)
+    for value in values if field.metadata["choices"] else ():
+        if value is not None:
+            check.one_of(key, value, field.metadata["choices"])
+    values = [check.number(key, v, "(-inf, inf)") + 0.0 if isinstance(v, float) else v for v in values]  # -0.0 is 0.0
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{key}: expected at least one value, none of them twice, got {given!r}")
+    return tuple(values)
+
+
+def _range(kind: Kind, text: str) -> list[Any]:
+    """What start:stop:count stands for: `count` values at equal distances, both ends among them."""
+    start, stop, count = text.split(":")
+    first, last, number = kind.parse(start), kind.parse(stop), int(count)
+    if not 1 <= number <= _MOST or not math.isfinite(last - first):
+        raise ValueError(text)
+    if isinstance(first, float):
+        # 0.3, where the nearest sum is 0.30000000000000004
+        return [float(f"{value:.12g}") for value in np.linspace(first, last, number)]
+    step, rest = divmod(last - first, max(1, number - 1))
+    if rest:
+        raise ValueError(text)
+    return [first + step * i for i in range(number)]
