@@ -27,7 +27,12 @@ from fastprune.sweep.store import Store
 
 
 def run_sweep(
-    sweep: Sweep, *, executor: Executor | None = None, workers: int | None = None, quiet: bool = False
+    sweep: Sweep,
+    *,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
+    report: bool = True,
 ) -> tuple[Results, list[Failure]]:
     """Run what is not done of a sweep, and write its results and its report.
 
@@ -42,6 +47,8 @@ def run_sweep(
         How many rounds that executor runs at a time; to be given with one.
     quiet : bool, default False
         Whether to print nothing.
+    report : bool, default True
+        Whether to write the report. Its plots take seconds, and one that is there from before is removed.
 
     Returns
     -------
@@ -70,7 +77,7 @@ def run_sweep(
     >>> from fastprune.sweep import Sweep, run_sweep
     >>> with tempfile.TemporaryDirectory() as path, ThreadPoolExecutor(1) as executor:
     ...     sweep = Sweep.of({"hidden": "20", "seeds": 0, "rule": "std", "quality": "0.5,1", "rounds": 2, "out": path})
-    ...     results, failures = run_sweep(sweep, executor=executor, workers=1, quiet=True)
+    ...     results, failures = run_sweep(sweep, executor=executor, workers=1, quiet=True, report=False)
     >>> [round(cell.records[-1].sparsity, 1) for cell in results.cells], failures
     ([0.7, 0.9], [])
     """
@@ -116,8 +123,8 @@ def run_sweep(
         results.write(folder)
         if results.cells:
             display.results(results)
-            report = write_report(results, failures, folder)
-            display.say(f"Wrote {folder / 'results.csv'} and {report}")
+            page = f" and {write_report(results, failures, folder)}" if report else ""
+            display.say(f"Wrote {folder / 'results.csv'}{page}")
     return results, failures
 
 
