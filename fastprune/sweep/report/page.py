@@ -20,8 +20,6 @@ from fastprune.sweep.results import Group, Results, Row, Spread, times
 from fastprune.sweep.settings import KEYS, written
 from fastprune.sweep.store import Store
 
-_WIDE = "accuracy"
-
 
 def write_report(results: Results, failures: Sequence[Failure], folder: Path) -> Path:
     """Write `report.html`, and with matplotlib its plots, as SVG and PNG files in the folder `plots`.
@@ -109,47 +107,39 @@ def _section(results: Results, name: str, folder: Path, alone: bool) -> str:
         figures = "".join(map(_figure, draw(subject, "" if alone else f"-{Path(name).stem}", Store(folder).plots)))
     except ImportError:
         figures = '<p>Plots need an extra: <code>pip install "fastprune[plots]"</code>, then make the report again.</p>'
-    parts = [] if alone else [f"<h2>{html.escape(Path(name).stem)}</h2>"]
+    parts = [f"<h2>{'Results' if alone else html.escape(Path(name).stem)}</h2>"]
     if best is not None:
-        drop = 100 * best.cell.settings.max_drop
+        drop = f"{100 * best.cell.settings.max_drop:g}"
         where = " ".join(f"{label(group)} seed={best.cell.settings.seed}, round {best.record.round}".split())
         parts.append(
             f"<p>Best network: {html.escape(where)}; "
             f"{best.record.live:,} weights ({times(best.record.compression)}), test accuracy "
             f"{_percent(best.record.after_test_accuracy)}, dense {_percent(best.cell.records[0].after_test_accuracy)}. "
-            f"It is the smallest that loses no more than {drop:g} percentage points against the dense networks, on "
-            "held-out samples; the test set chooses nothing.</p>"
+            f"It is the smallest network that loses at most {drop} percentage point{'s'[: drop != '1']} to the dense "
+            "networks, on held-out samples. The test set chooses nothing.</p>"
         )
     parts.append(f"<div class='figures'>{figures}</div>")
     if len(groups) > 1:
-        parts.append("<h3>Settings, compared at the last round that holds up on held-out samples</h3>")
-        head = ("settings", "dense, %", "round", "sparsity, %", "compression", "test, %", "to dense", "seeds", "failed")
-        parts.append(_table(head, [_compared(label(g), g) for g in groups], groups.index(group) if best else None))
-    of = f" of {html.escape(label(group))}" if len(groups) > 1 else ""
-    parts.append(f"<h3>Rounds{of}: mean ± standard deviation over seeds</h3>")
+        title = "Settings, compared at the last round that holds up on held-out samples"
+        rows = [_compared(label(g), g) for g in groups]
+        head = ("settings", "dense, %", "round", "sparsity, %", "compression", "test, %", "vs dense", "seeds", "failed")
+        parts.append(_table(title, head, rows, groups.index(group) if best else None))
+    of = f" of {label(group)}" if len(groups) > 1 else ""
+    title = f"Rounds{of}: mean ± standard deviation over seeds"
     head = (
-        "round",
-        "sparsity, %",
-        "compression",
-        "pruned, %",
-        "retrained, %",
-        "to dense",
-        "seconds",
-        "seeds",
-        "failed",
+        *("round", "sparsity, %", "compression", "pruned, %", "retrained, %", "vs dense"),
+        *("seconds", "seeds", "failed"),
     )
-    parts.append(_table(head, [_round(row) for row in group.rows], best.record.round if best else None))
+    parts.append(_table(title, head, [_round(row) for row in group.rows], best.record.round if best else None))
     return "\n".join(parts)
 
 
 def _figure(figure: Figure) -> str:
-    content = base64.b64encode(figure.svg).decode()
-    wide = " class='wide'" if figure.name.startswith(_WIDE) else ""
-    caption = html.escape(figure.caption)
-    return (
-        f"<figure{wide}><img id='{html.escape(figure.name)}' alt='{caption}' src='data:image/svg+xml;base64,{content}'>"
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+    content, name = base64.b64encode(figure.svg).decode(), html.escape(figure.name)
+    image = f"<img id='{name}' alt='{html.escape(figure.alt)}' src='data:image/svg+xml;base64,{content}'>"
+    if figure.name.startswith("accuracy"):  # too wide for a telephone
+        image = f"<div class='scroll' role='group' aria-label='Chart: {name}' tabindex='0'>{image}</div>"
+    return f"<figure>{image}<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
 
 
 _Cell = tuple[Any, str]  # what it is sorted by, and what is shown
@@ -196,15 +186,21 @@ def _spread(spread: Spread | None, sign: str = "") -> _Cell:
     return spread.mean, mean if spread.deviation is None else f"{mean} ± {100 * spread.deviation:.2f}"
 
 
-def _table(head: Iterable[str], rows: Iterable[Sequence[_Cell]], best: int | None) -> str:
+def _table(title: str, head: Iterable[str], rows: Iterable[Sequence[_Cell]], best: int | None) -> str:
     """A table that is sorted by a click; the row of the best network stands out."""
+    title = html.escape(title)
     names = "".join(f"<th scope='col'><button type='button'>{html.escape(name)}</button></th>" for name in head)
     lines = []
     for number, row in enumerate(rows):
-        cells = "".join(f"<td data-value='{html.escape(str(key))}'>{html.escape(shown)}</td>" for key, shown in row)
-        lines.append(f"<tr{' class=best' if number == best else ''}>{cells}</tr>")
+        tags = ["th scope='row'", *["td"] * (len(row) - 1)]
+        cells = (
+            f"<{tag} data-value='{html.escape(str(key))}'>{html.escape(shown)}</{tag[:2]}>"
+            for tag, (key, shown) in zip(tags, row, strict=True)
+        )
+        lines.append(f"<tr{' class=best' if number == best else ''}>{''.join(cells)}</tr>")
     return (
-        f"<div class='scroll'><table class='sortable'><thead><tr>{names}</tr></thead>\n<tbody>\n"
+        f"<h3>{title}</h3>\n<div class='scroll' role='group' aria-label='{title}' tabindex='0'>"
+        f"<table class='sortable' aria-label='{title}'><thead><tr>{names}</tr></thead>\n<tbody>\n"
         + "\n".join(lines)
         + "\n</tbody></table></div>"
     )
