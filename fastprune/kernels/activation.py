@@ -1,6 +1,6 @@
-"""Activations and dropout, in place on one unit's row of a layer's output, and backwards from that output alone.
+"""Activations and dropout, in place on one unit's row of a layer's output; the backward pass needs only that output.
 
-Rows are named by their numbers: a view of each would cost as much as the work on it, in counting references.
+Rows are passed as indices: counting references to a view of each row would cost as much as the work on it.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from fastprune.kernels.random import derive
 
 CODES = range(4)
 RELU, LEAKY_RELU, TANH, SIGMOID = CODES
-SLOPE = 0.01  # of leaky ReLU below zero (PyTorch's default)
+SLOPE = 0.01  # slope of leaky ReLU below zero (PyTorch's default)
 
 
 @kernel
@@ -34,9 +34,9 @@ def activate_forward(out: Floats, unit: int, activation: int) -> None:
 
 @kernel
 def activate_backward(dout: Floats, out: Floats, unit: int, activation: int, keep: float) -> None:
-    """Row `unit` of dout *= f', expressed by f's value, which `out` holds divided by `keep` (1 without dropout).
+    """Row `unit` of dout *= f'. dout, out (O, T).
 
-    Both (O, T).
+    f' is computed from f's value, which `out` holds divided by `keep` (1 without dropout).
     """
     one, scale = dout.dtype.type(1), dout.dtype.type(keep)
     if activation == RELU:
@@ -57,11 +57,10 @@ def activate_backward(dout: Floats, out: Floats, unit: int, activation: int, kee
 
 @kernel
 def dropout(tile: Floats, unit: int, key: np.uint64, first: int, low: int, high: int, keep: float) -> None:
-    """Zero each value of a row with probability 1 - keep and divide the others by `keep`, in lanes low .. high - 1.
+    """Inverted dropout: zero each value of a row with probability 1 - keep and divide the others by `keep`.
 
-    That is inverted dropout. What is dropped depends on `key`, the unit and the number of the sample in its batch: lane
-    t of `tile` (O, T) holds sample first + t. So the same call on the gradient is the backward pass, and nothing has to
-    be stored.
+    Applies to lanes low .. high - 1. The choice depends only on `key`, the unit and the sample's number in its batch:
+    lane t of `tile` (O, T) holds sample first + t. The same call on the gradient is the backward pass; no mask is kept.
     """
     scale = tile.dtype.type(1 / keep)
     threshold = np.uint64(keep * 2.0**32)

@@ -11,7 +11,7 @@ import numba.extending
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-# No "nnan" and no "ninf": the training loop relies on finding NaN and infinity.
+# Without "nnan" and "ninf": the training loop must detect NaN and infinity.
 _FASTMATH = {"nsz", "contract", "reassoc"}
 
 
@@ -29,29 +29,29 @@ _DIGEST = _digest()
 def kernel(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Compile `function` with Numba (`nogil`), cached on disk until any kernel file changes.
 
-    Numba looks only at the file of the function itself: an edit of an inlined callee in another file would go on
-    running old code (numba#9304). So the stamp of each cache entry is replaced by the digest of all kernel files.
+    Numba checks only the file of the function itself, so after an edit to an inlined callee in another file it would
+    still run the old code (numba#9304). So each cache entry is stamped with the digest of all kernel files.
     """
     dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)(function)
-    if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
+    if dispatcher is not function:  # they are the same with NUMBA_DISABLE_JIT
         dispatcher._cache._cache_file._source_stamp = _DIGEST
     return cast(Callable[_Parameters, _Result], dispatcher)
 
 
 def inner_kernel(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Compile a function that only kernels call, whose machine code is part of theirs.
+    """Compile a function that only kernels call; its machine code becomes part of theirs.
 
-    It is neither callable from Python, which takes long to compile for named tuples, nor kept on disk by itself.
+    It has no Python wrapper (slow to compile for named tuples) and no cache entry of its own.
     """
-    options: dict[str, Any] = {"no_cpython_wrapper": True}  # which Numba's type hints do not know
+    options: dict[str, Any] = {"no_cpython_wrapper": True}  # missing from Numba's type hints
     return cast(Callable[_Parameters, _Result], numba.njit(nogil=True, fastmath=_FASTMATH, **options)(function))
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make `function`, which writes LLVM instructions, callable from kernels: without its first argument."""
+    """Make `function`, which emits LLVM instructions, callable from kernels (without its first argument)."""
     return cast(Callable[..., Any], numba.extending.intrinsic(function))
 
 
 def is_compiled(function: Any) -> bool:
-    """Whether the cache on disk has machine code for a kernel as it now is."""
+    """Whether the cache on disk has machine code for the current version of a kernel."""
     return not hasattr(function, "_cache") or bool(function._cache._cache_file._load_index())

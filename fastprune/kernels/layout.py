@@ -1,4 +1,4 @@
-"""What kernels are given: the named tuples that keep their signatures short."""
+"""Named tuples that kernels take as arguments, to keep their signatures short."""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,41 +9,40 @@ Ints = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[Any]
-"""float32 or float64: all float arrays of one call share the dtype."""
+"""float32 or float64; all float arrays of one call have the same dtype."""
 
 
 Array = TypeVar("Array", Ints, Indices, Floats)
 
 
 class Lines(NamedTuple):
-    """The sparse layers' weights, in the order in which a pass walks them: line by line, a line being one unit's.
+    """Weights of the sparse layers in the order in which a pass visits them: one line for each unit.
 
-    The weights of layer l have the `entries` from entries[l] to entries[l + 1]. Its `starts`, those from offsets[l] to
-    offsets[l + 1], are a table (B + 1, lines), counted from entries[l]: block b of a line reaches from starts[b, line]
-    to starts[b + 1, line]. A block is a range of the units at the other end; there is one, or so many that the rows of
-    one stay in the nearest cache.
+    Layer l owns others[entries[l]:entries[l + 1]]. starts[offsets[l]:offsets[l + 1]] is its table (B + 1, lines),
+    counted from entries[l]: block b of a line runs from starts[b, line] to starts[b + 1, line]. A block is a range of
+    units at the other end. There is one block, or as many as it takes for the rows of one to stay in the nearest cache.
     """
 
     offsets: Ints  # (L + 1,)
     starts: Ints
     entries: Ints  # (L + 1,)
-    others: Indices  # the unit at the other end of the weight
-    positions: Indices  # where the weight stands among the layer's; empty where that is the order of the lines
+    others: Indices  # unit at the other end of each weight
+    positions: Indices  # index of each weight within its layer; empty where lines are stored in that order
 
 
 class Layout(NamedTuple):
-    """Where the layers lie in the flat parameter vector and in a stack of activations.
+    """Where each layer lies in the flat parameter vector and in a stack of activations.
 
     Layer l maps `sizes[l]` inputs to `sizes[l + 1]` outputs. Its stored weights start at `weights[l]` of the parameter
-    vector: all of (O, I) in C order, or, if it is `sparse`, the live ones in that order. Its O biases start at
-    `biases[l]`; all biases come after all weights, so `biases[0]` is W. Its output occupies the rows from `rows[l]` to
+    vector: all of (O, I) in C order or, if the layer is `sparse`, only the live ones in that order. Its O biases start
+    at `biases[l]`; all biases follow all weights, so `biases[0]` is W. Its output occupies rows `rows[l]` to
     `rows[l + 1]` of the stack. `activation` is the code of the hidden layers' activation; the output layer has none,
     because losses are computed from logits.
 
-    Level l is the inputs of layer l, level L the outputs. The `units` of level l that are computed are those from
-    levels[l] to levels[l + 1]: those from which a path of live weights leads to an output. Rows of others are never
-    written and never read. `outputs` and `inputs` have the sparse layers' weights by output and by input unit, the
-    lines being these units; the first layer, whose inputs need no gradient, has none by input.
+    Level l is the inputs of layer l; level L is the outputs. units[levels[l]:levels[l + 1]] are the units of level l
+    that are computed: the ones with a path of live weights to an output. Other rows are never written or read.
+    `outputs` and `inputs` hold the weights of sparse layers by output and by input unit, one line for each computed
+    unit. The first layer is not in `inputs`: its inputs need no gradient.
     """
 
     sizes: Ints  # (L + 1,)
@@ -54,23 +53,23 @@ class Layout(NamedTuple):
     sparse: Bytes  # (L,)
     levels: Ints  # (L + 2,)
     units: Indices
-    blocks: Indices  # of 16 inputs in which one is read
+    blocks: Indices  # blocks of 16 inputs of which at least one is read
     outputs: Lines
     inputs: Lines
 
 
 class Parameters(NamedTuple):
-    """The parameters and all that training keeps beside each of them: vectors of length P."""
+    """The parameters and what training keeps for each: vectors of length P."""
 
     values: Floats
-    live: Bytes  # 1: trained; 0: pruned, and value, velocity and square are exactly 0. Biases are always live.
-    gradient: Floats  # begins as 0: that of a weight on no path to an output is never written
+    live: Bytes  # 1: trained; 0: pruned, with value, velocity and square exactly 0. Biases are always live.
+    gradient: Floats  # starts as zeros, because weights on no path to an output are never written
     velocity: Floats  # SGD's momentum, Adam's first moment
     square: Floats  # Adam's second moment; empty for SGD
 
 
 class Samples(NamedTuple):
-    """The training data. Of `labels` and `targets` the loss reads one; the other is empty."""
+    """The training data. The loss reads either `labels` or `targets`; the other is empty."""
 
     x: Floats  # (N, F)
     labels: Ints  # (N,) classes, for softmax cross-entropy
@@ -78,31 +77,31 @@ class Samples(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Scratch memory of one training run, for the tiles of one batch: one row a tile, its first F * T or rows * T used.
+    """Scratch memory of one training run: one row for each tile of a batch; F * T or rows * T elements of it are used.
 
     Rows start on a 64-byte boundary: vectors that straddle two cache lines cost half as much again.
     """
 
-    order: Ints  # (N,) the epoch's order of the samples
+    order: Ints  # (N,) order of the samples in this epoch
     offsets: Ints  # (tiles, 4, 32) where samples begin; see tile.gather
-    keep: npt.NDArray[np.float64]  # (levels,) 1 - dropout; the outputs' is 1
+    keep: npt.NDArray[np.float64]  # (levels,) 1 - dropout; 1 for the outputs
     inputs: Floats  # (tiles, F * 64)
     activations: Floats  # (tiles, rows * 64)
     deltas: Floats  # (tiles, rows * 64) gradients with respect to `activations`
-    losses: npt.NDArray[np.float64]  # (tiles,) summed over the tile's samples
-    hits: Ints  # (tiles,)
+    losses: npt.NDArray[np.float64]  # (tiles,) sum over the tile's samples
+    hits: Ints  # (tiles,) right answers
 
 
 class Batch(NamedTuple):
-    """The samples of one step: order[start] to order[stop]; tiles hold 64 of them."""
+    """The samples of one step, order[start:stop], in tiles of 64."""
 
     start: int
     stop: int
-    key: np.uint64  # of what is dropped
+    key: np.uint64  # key of the step's dropout
 
 
 class Team(NamedTuple):
-    """The threads that run a kernel together, and which of them this is."""
+    """The threads that run a kernel together, and the number of this one."""
 
     thread: int
     threads: int
@@ -110,10 +109,10 @@ class Team(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What one update of the parameters does, apart from its learning rate."""
+    """Settings of the parameter update, except its learning rate."""
 
     optimizer: int
-    momentum: float  # Adam: beta_1
+    momentum: float  # beta_1 for Adam
     nesterov: bool
     l1: float
     l2: float
@@ -129,10 +128,10 @@ class Training(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Steps to be made in one call, S of them, and what they came to."""
+    """S steps to run in one call, and their results."""
 
     rates: npt.NDArray[np.float64]  # (S,) learning rates
-    losses: npt.NDArray[np.float64]  # (S,) receive each batch's summed loss and right answers,
-    hits: Ints  # (S,) both from before the update
+    losses: npt.NDArray[np.float64]  # (S,) written: summed loss of each batch before its update
+    hits: Ints  # (S,) written: right answers of each batch before its update
     step: int  # the first step takes batch number `step` modulo the batches of an epoch
-    updates: Ints  # (1,) the optimizer's updates so far, counted up by each step; keys what is random
+    updates: Ints  # (1,) updates of the optimizer so far, incremented by each step; part of the random keys

@@ -1,7 +1,7 @@
-"""One layer on one tile: through BLAS where it is stored densely, weight by weight where it is sparse.
+"""One layer on one tile: through BLAS if it is stored dense, weight by weight if it is sparse.
 
-Each function does a part of its pass, so that threads can share one. A part is a range of rows of what is written; the
-cut is never within one, and how a row is computed does not depend on where the cuts are.
+Each function does part of its pass, so that threads can share the work. A part is a range of whole rows of the output;
+how a row is computed does not depend on where the parts begin.
 """
 
 from typing import Any
@@ -17,21 +17,21 @@ from fastprune.kernels.simd import BYTES, WIDE, dot, load, load_wide, multiply_a
 
 @intrinsic
 def _gemm(typing_context: Any, out: Any, left: Any, right: Any, add: Any) -> Any:
-    """Call the BLAS routine that Numba's np.dot calls, which cannot add to `out`, nor work on parts of matrices."""
+    """Call the BLAS routine behind Numba's np.dot, which itself cannot add to `out` or work on parts of matrices."""
     dtype = out.dtype
     pointer, index, letter = cgutils.voidptr_t, cgutils.intp_t, ir.IntType(8)
     arguments_of_gemm = [letter] * 3 + [index] * 3 + [pointer, pointer, index, pointer, index, pointer, pointer, index]
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def matrix(kind: Any, value: Any) -> tuple[Any, Any, Any, Any]:
-            """Address, shape, whether columns are contiguous (and not rows), and the distance of those that are."""
+            """Address, shape, order (are rows or columns contiguous?), and the distance between the contiguous ones."""
             array = context.make_array(kind)(context, builder, value)
             shape = cgutils.unpack_tuple(builder, array.shape)
             item = ir.Constant(index, dtype.bitwidth // 8)
             strides = [builder.sdiv(stride, item) for stride in cgutils.unpack_tuple(builder, array.strides)]
             by_rows = builder.icmp_signed("==", strides[1], ir.Constant(index, 1))
             distance, least = (builder.select(by_rows, *pair) for pair in (strides, reversed(shape)))
-            ample = builder.icmp_signed(">", distance, least)  # of a single row, BLAS wants it even so
+            ample = builder.icmp_signed(">", distance, least)  # BLAS checks this even for a single row
             order = builder.select(by_rows, ir.Constant(letter, ord("n")), ir.Constant(letter, ord("t")))
             return builder.bitcast(array.data, pointer), shape, order, builder.select(ample, distance, least)
 
@@ -46,7 +46,7 @@ def _gemm(typing_context: Any, out: Any, left: Any, right: Any, add: Any) -> Any
         gemm = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.IntType(32), arguments_of_gemm), "numba_xxgemm"
         )
-        # BLAS counts by columns: rows of c = a b are columns of c' = b' a'.
+        # BLAS is column-major: rows of c = a b are columns of c' = b' a'.
         kind = ir.Constant(letter, ord("s" if dtype.bitwidth == 32 else "d"))
         beta = number(builder.select(arguments[3], one, nothing))
         builder.call(gemm, [kind, b_order, a_order, n, m, k, number(one), b, ldb, a, lda, beta, c, ldc])
@@ -57,9 +57,9 @@ def _gemm(typing_context: Any, out: Any, left: Any, right: Any, add: Any) -> Any
 
 @kernel
 def matrix_product(out: Floats, left: Floats, right: Floats, add: bool) -> None:
-    """out = left @ right, added to what is there if `add`.
+    """out = left @ right, or out += left @ right if `add`.
 
-    out (m, n), left (m, k) and right (k, n): rows or columns contiguous, in `out` rows.
+    out (m, n) has contiguous rows; left (m, k) and right (k, n) have contiguous rows or columns.
     """
     if out.size > 0:
         _gemm(out, left, right, add)
@@ -67,7 +67,7 @@ def matrix_product(out: Floats, left: Floats, right: Floats, add: bool) -> None:
 
 @kernel
 def dense_forward(out: Floats, tile: Floats, weights: Floats, bias: Floats, first: int, last: int) -> None:
-    """out = weights @ tile + bias, for the outputs from `first` to `last`.
+    """out = weights @ tile + bias, for outputs `first` to `last`.
 
     out (O, T), tile (I, T), weights (O, I), bias (O,).
     """
@@ -79,7 +79,7 @@ def dense_forward(out: Floats, tile: Floats, weights: Floats, bias: Floats, firs
 
 @kernel
 def dense_weight_gradient(dweights: Floats, dout: Floats, tile: Floats, first: int, last: int, add: bool) -> None:
-    """dweights = dout @ tile.T, for the inputs from `first` to `last`; added to what is there if `add`.
+    """dweights = dout @ tile.T (or += if `add`), for inputs `first` to `last`.
 
     dweights (O, I), dout (O, T), tile (I, T).
     """
@@ -88,13 +88,13 @@ def dense_weight_gradient(dweights: Floats, dout: Floats, tile: Floats, first: i
 
 @kernel
 def dense_input_gradient(dtile: Floats, dout: Floats, weights: Floats, first: int, last: int) -> None:
-    """dtile = weights.T @ dout, for the inputs from `first` to `last`. dtile (I, T), dout (O, T), weights (O, I)."""
+    """dtile = weights.T @ dout, for inputs `first` to `last`. dtile (I, T), dout (O, T), weights (O, I)."""
     matrix_product(dtile[first:last], weights[:, first:last].T, dout, False)
 
 
 @kernel
 def bias_gradient(dbias: Floats, dout: Floats, units: Indices, first: int, last: int, add: bool) -> None:
-    """dbias = dout's row sums, for `units` from `first` to `last`; added to what is there if `add`.
+    """dbias = row sums of dout (or += if `add`), for units[first:last].
 
     dbias (O,), dout (O, T).
     """
@@ -117,17 +117,17 @@ def sparse_product(
     first: int,
     last: int,
 ) -> None:
-    """Add values times rows of `tile` to rows of `out`: to that of units[line] for each line from `first` to `last`.
+    """Add weighted rows of `tile` to row units[line] of `out`, for each line from `first` to `last`.
 
-    out (rows, T), tile (rows, T). A line's weights are those from starts[b, line] to starts[b + 1, line] for each
-    block b. Weight k multiplies row others[k] of `tile` by values[positions[k]], or by values[k] if there are none.
+    out (rows, T), tile (rows, T). A line has the weights starts[b, line] to starts[b + 1, line] of each block b.
+    Weight k multiplies row others[k] of `tile` by values[positions[k]], or by values[k] if `positions` is None.
     """
     lanes = tile.shape[1]
     narrow = BYTES // tile.itemsize
     wide = WIDE * narrow
     lane = 0
     while lane < lanes:
-        # The sums of one row are held in registers while its weights are walked.
+        # The sums of a row stay in registers while its weights are visited.
         is_wide = lane + wide <= lanes
         for block in range(starts.shape[0] - 1):
             for line in range(first, last):
@@ -150,7 +150,7 @@ def sparse_product(
 
 @kernel
 def line_of(starts: Ints, weight: int) -> int:
-    """The last line that begins at or before a weight, or the first one; starts (B + 1, lines)."""
+    """The last line that begins at or before a weight, or line 0 if none does. starts (B + 1, lines)."""
     low, high = 0, starts.shape[1]
     while low < high:
         middle = (low + high) // 2
@@ -173,10 +173,10 @@ def sparse_weight_gradient(
     high: int,
     add: bool,
 ) -> None:
-    """dvalues[k] = dout's row of the weight's line . tile's row others[k], for the weights from `low` to `high`.
+    """dvalues[k] = dout[units[line of k]] . tile[others[k]] (or += if `add`), for weights `low` to `high`.
 
-    Added to what is there if `add`. dvalues and others (weights,), dout (O, T), tile (I, T); starts (B + 1, lines) and
-    units (lines,) as for sparse_product. Lines that are not listed are left out.
+    dvalues, others (weights,), dout (O, T), tile (I, T); starts (B + 1, lines) and units (lines,) as for
+    sparse_product. Weights of units that are not in `units` are skipped.
     """
     blocks = starts.shape[0] - 1
     first, last = line_of(starts, low), min(line_of(starts, high) + 1, starts.shape[1])

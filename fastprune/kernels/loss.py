@@ -1,4 +1,4 @@
-"""Losses from logits: the sum over one tile's samples, the gradient of the batch's mean, and the right answers."""
+"""Losses from logits: the sum over one tile's samples, the gradient of the batch mean, and the number of hits."""
 
 import math
 
@@ -14,10 +14,10 @@ SOFTMAX_CROSS_ENTROPY, SIGMOID_CROSS_ENTROPY, MEAN_SQUARED_ERROR = range(3)
 def softmax_cross_entropy(
     dout: Floats, out: Floats, labels: Ints, order: Ints, start: int, stop: int, scale: float
 ) -> tuple[float, int]:
-    """Sum of -log softmax(out)[label], and how many samples have their largest logit at the label.
+    """Return the sum of -log softmax(out)[label], and how many samples have their largest logit at the label.
 
-    dout (K, T) becomes scale * (softmax - one-hot) and 0 in the spare lanes; out (K, T); labels, order (N,). Lane t
-    holds sample order[start + t]; scale is 1 / samples of the batch.
+    dout (K, T) = scale * (softmax - one-hot), 0 in the spare lanes; out (K, T); labels, order (N,). Lane t holds sample
+    order[start + t]; scale is 1 / samples of the batch.
     """
     outputs = out.shape[0]
     dout[:, :] = 0
@@ -45,10 +45,10 @@ def softmax_cross_entropy(
 def sigmoid_cross_entropy(
     dout: Floats, out: Floats, targets: Floats, order: Ints, start: int, stop: int, scale: float
 ) -> tuple[float, int]:
-    """Sum over samples of the mean over outputs of log(1 + e^z) - y z, and how many samples are right in every output.
+    """Return the sum over samples of mean(log(1 + e^z) - y z), and how many samples are right in every output.
 
-    dout (K, T) becomes scale / K * (sigmoid - target) and 0 in the spare lanes; out (K, T); targets (N, K) in [0, 1].
-    A probability above 1/2 stands for 1.
+    The mean is over outputs. dout (K, T) = scale / K * (sigmoid - target), 0 in the spare lanes; out (K, T);
+    targets (N, K) in [0, 1]. A probability above 1/2 counts as 1.
     """
     outputs = out.shape[0]
     dout[:, :] = 0
@@ -58,7 +58,7 @@ def sigmoid_cross_entropy(
         right = True
         for k in range(outputs):
             z, y = np.float64(out[k, t]), np.float64(targets[sample, k])
-            # Never the exponential of a positive number: it would overflow.
+            # The exponential of a positive number could overflow.
             small = math.exp(-abs(z))
             loss += (max(z, 0.0) - z * y + math.log1p(small)) / outputs
             probability = (1.0 if z > 0 else small) / (1.0 + small)
@@ -72,9 +72,9 @@ def sigmoid_cross_entropy(
 def mean_squared_error(
     dout: Floats, out: Floats, targets: Floats, order: Ints, start: int, stop: int, scale: float
 ) -> tuple[float, int]:
-    """Sum over samples of the mean over outputs of (out - target)^2; the count of right answers is 0.
+    """Return the sum over samples of the mean over outputs of (out - target)^2, and 0 right answers.
 
-    dout (K, T) becomes 2 scale / K * (out - target) and 0 in the spare lanes; out (K, T); targets (N, K).
+    dout (K, T) = 2 scale / K * (out - target), 0 in the spare lanes; out (K, T); targets (N, K).
     """
     outputs = out.shape[0]
     dout[:, :] = 0
@@ -92,7 +92,7 @@ def mean_squared_error(
 def loss_and_gradient(
     dout: Floats, out: Floats, samples: Samples, order: Ints, start: int, stop: int, scale: float, loss: int
 ) -> tuple[float, int]:
-    """The loss with code `loss`: see the functions above."""
+    """Compute the loss with code `loss`; see the functions above."""
     if loss == SOFTMAX_CROSS_ENTROPY:
         return softmax_cross_entropy(dout, out, samples.labels, order, start, stop, scale)
     if loss == SIGMOID_CROSS_ENTROPY:

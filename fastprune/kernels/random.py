@@ -1,7 +1,7 @@
-"""Counter-based random numbers: a value depends only on its keys, not on what was drawn before.
+"""Counter-based random numbers: a value depends only on its keys, not on earlier draws.
 
-`derive` is the generator SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators") with
-its counter given by the caller. Keys form a tree: seed, purpose, step or epoch, layer, position.
+`derive` is SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators") with the counter
+passed in by the caller. Keys form a tree: seed, purpose, step or epoch, layer, position.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ from fastprune.kernels.layout import Ints
 
 SHUFFLE = 1
 DROPOUT = 2
-WATCH = 3  # which samples of a large set are looked at
+WATCH = 3  # the samples of a large set by which states are compared
 
 
 @kernel
 def derive(key: np.uint64, index: int) -> np.uint64:
-    """The 64 random bits of child number `index` (>= 0) of `key`, which serve as a key in turn."""
+    """Return the 64 random bits of child number `index` (>= 0) of `key`; they can serve as a key themselves."""
     z = key + np.uint64(index + 1) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -29,6 +29,6 @@ def shuffle(order: Ints, key: np.uint64) -> None:
     for i in range(order.size):
         order[i] = i
     for i in range(order.size - 1, 0, -1):
-        # The upper 32 bits, scaled to 0 .. i: no division, and a bias below 2^-32 * N.
+        # Scale the upper 32 bits to 0 .. i: no division, and a bias below 2^-32 * N.
         j = np.int64(((derive(key, i) >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32))
         order[i], order[j] = order[j], order[i]

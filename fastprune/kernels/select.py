@@ -1,4 +1,4 @@
-"""Exact selection by score: order statistics in expected linear time, ties broken by index."""
+"""Exact selection by score in expected linear time; ties are broken by index."""
 
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Bytes, Floats
@@ -8,7 +8,7 @@ from fastprune.kernels.layout import Bytes, Floats
 def partition(scores: Floats, k: int) -> float:
     """Reorder `scores` so that scores[k] is the (k+1)-th smallest and nothing after it is smaller; return it.
 
-    Hoare's FIND (1961) with the median of three as pivot; equal scores are shared out between both sides.
+    Hoare's FIND (1961) with the median of three as pivot; equal scores are split between both sides.
     """
     low, high = 0, scores.size - 1
     while low < high:
@@ -35,14 +35,14 @@ def partition(scores: Floats, k: int) -> float:
 
 @kernel
 def mark_smallest(marks: Bytes, scratch: Floats, scores: Floats, count: int) -> None:
-    """marks = 1 at the `count` smallest scores, equal ones in order of their index, and 0 elsewhere.
+    """marks = 1 at the `count` smallest scores (the first by index among equals), 0 elsewhere.
 
     All (n,); scratch is overwritten; 0 <= count <= n.
     """
     marks[:] = 0
     if count == 0:
         return
-    for i in range(scores.size):  # in one line, an assignment of arrays takes Numba two seconds to compile
+    for i in range(scores.size):  # Numba takes two seconds to compile scratch[:] = scores
         scratch[i] = scores[i]
     threshold = partition(scratch, count - 1)
     spare = count

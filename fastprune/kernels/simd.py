@@ -1,8 +1,8 @@
-"""Vectors held in registers: the few operations that everything sparse rests on, as LLVM instructions.
+"""Vectors held in registers: the few operations that all sparse kernels use, as LLVM instructions.
 
-`load` takes 64 bytes (16 float32 or 8 float64), `load_wide` four times as much. LLVM cuts these into what the processor
-has: 64 bytes are one register of AVX-512 and two of AVX2. Offsets count elements of an array in C order; nothing checks
-them.
+`load` reads 64 bytes (16 float32 or 8 float64), `load_wide` four times as much. LLVM splits these into the processor's
+registers: 64 bytes are one register with AVX-512 and two with AVX2. Offsets count elements of an array in C order and
+are not checked.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from numba.extending import models, register_model
 from fastprune.kernels.jit import intrinsic
 
 BYTES = 64
-WIDE = 4  # times as much
+WIDE = 4  # times BYTES
 
 _INDEX = ir.IntType(32)
 
@@ -32,7 +32,7 @@ class Vector(types.Type):
 
     @property
     def suffix(self) -> str:
-        """The end of the names of LLVM's functions for this type."""
+        """Suffix of LLVM function names for this type."""
         return f"v{self.lanes}f{self.dtype.bitwidth}"
 
 
@@ -44,13 +44,13 @@ class _VectorModel(models.PrimitiveModel):
 
 @intrinsic
 def load(typing_context: Any, array: Any, offset: Any) -> Any:
-    """64 bytes of `array` from `offset` on."""
+    """Return 64 bytes of `array`, starting at `offset`."""
     return _load(array, BYTES)
 
 
 @intrinsic
 def load_wide(typing_context: Any, array: Any, offset: Any) -> Any:
-    """256 bytes of `array` from `offset` on."""
+    """Return 256 bytes of `array`, starting at `offset`."""
     return _load(array, WIDE * BYTES)
 
 
@@ -66,7 +66,7 @@ def _load(array: Any, size: int) -> Any:
 
 @intrinsic
 def store(typing_context: Any, array: Any, offset: Any, vector: Any) -> Any:
-    """Write `vector` to `array` from `offset` on."""
+    """Write `vector` to `array`, starting at `offset`."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _address(context, builder, array, arguments[0], arguments[1], vector)
@@ -78,7 +78,7 @@ def store(typing_context: Any, array: Any, offset: Any, vector: Any) -> Any:
 
 @intrinsic
 def multiply_add(typing_context: Any, factor: Any, vector: Any, total: Any) -> Any:
-    """Give factor * vector + total, rounded once. `factor` is a number; `vector` and `total` are vectors."""
+    """Return factor * vector + total, rounded once. `factor` is a number; `vector` and `total` are vectors."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         undefined = ir.Constant(vector.llvm, ir.Undefined)
@@ -90,7 +90,7 @@ def multiply_add(typing_context: Any, factor: Any, vector: Any, total: Any) -> A
 
 @intrinsic
 def dot(typing_context: Any, left: Any, right: Any) -> Any:
-    """Give the sum of left * right over the lanes: by 64-byte parts, then over the lanes of one."""
+    """Return the sum of left * right over all lanes: first across 64-byte parts, then across lanes."""
     part = Vector(left.dtype, BYTES * 8 // left.dtype.bitwidth)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -110,9 +110,9 @@ def dot(typing_context: Any, left: Any, right: Any) -> Any:
 def transpose(
     typing_context: Any, out: Any, start: Any, stride: Any, x: Any, rows: Any, first: Any, offset: Any
 ) -> Any:
-    """Turn rows of a square block into columns: as many rows as 64 bytes have numbers, and so many numbers of each.
+    """Transpose a square block, with as many rows and columns as there are numbers in 64 bytes.
 
-    Row r begins at x[rows[first + r] + offset]; column c goes to `out` from start + c * stride on.
+    Row r begins at x[rows[first + r] + offset]; column c is written to `out` from start + c * stride on.
     """
     vector = Vector(x.dtype, BYTES * 8 // x.dtype.bitwidth)
     kinds = [types.int64] * 2
@@ -125,7 +125,7 @@ def transpose(
         for r in range(vector.lanes):
             begin = builder.add(builder.load(builder.gep(table, [ir.Constant(ir.IntType(64), r)])), offset_)
             block.append(builder.load(_address(context, builder, x, x_, begin, vector), align=align))
-        # Quarters of ever larger blocks change places (Eklundh 1972).
+        # Swap quarters of ever larger blocks (Eklundh 1972).
         size = 1
         while size < vector.lanes:
             for r in range(vector.lanes):
@@ -146,7 +146,7 @@ def transpose(
 
 @intrinsic
 def prefetch(typing_context: Any, array: Any, offset: Any) -> Any:
-    """Ask for the cache line of an element that will be read soon."""
+    """Prefetch the cache line of an element that will be read soon."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
@@ -171,6 +171,6 @@ def _fma(builder: Any, vector: Vector, a: Any, b: Any, c: Any) -> Any:
 
 
 def _shuffle(builder: Any, first: Any, second: Any, lanes: Iterable[int]) -> Any:
-    """The vector of these lanes, counted through `first` and on through `second`."""
+    """Return a vector of these lanes; numbering continues from `first` into `second`."""
     mask = list(lanes)
     return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_INDEX, len(mask)), mask))

@@ -1,4 +1,4 @@
-"""One sample at a time: no tile, and no work for inputs and activations that are 0."""
+"""The forward pass of a single sample: no tile, and no work for inputs and activations that are 0."""
 
 from fastprune.kernels.activation import activate_forward
 from fastprune.kernels.jit import kernel
@@ -14,16 +14,16 @@ def forward_one(
 ) -> None:
     """Fill row `sample` of `out` with its logits. out (N, K), x (N, F); `code` is the hidden layers' activation.
 
-    The network is in two vectors, because each argument is dear in so short a call: `structure` begins with the number
-    of layers L, the sizes of the L + 1 levels, and the form of each layer, then has the features that are read, which
-    are the first level, and what each layer's form asks for; `values` has, layer by layer, the biases, filled up to
-    panels, and the weights. A panel is as many outputs as 256 bytes have numbers. `scratch`, two rows of the widest
-    level, filled up, and 64 bytes more, and `active`, one row, are overwritten.
+    The network is packed into two vectors, because each argument is expensive in such a short call. `structure` holds
+    the number of layers L, the sizes of the L + 1 levels, the form of each layer, the features that are read (the
+    first level), and what each layer's form needs. `values` holds, layer by layer, the biases, padded to panels, and
+    the weights. A panel is as many outputs as 256 bytes hold. `scratch` (two rows of the widest level, padded, plus 64
+    bytes) and `active` (one row) are overwritten.
     """
     layers = structure[0]
     narrow = BYTES // scratch.itemsize
     panel = WIDE * narrow
-    # From a 64-byte boundary on: a sum that straddles two cache lines is stored and read again slowly.
+    # Start at a 64-byte boundary: a sum that straddles two cache lines is slow to store and reload.
     aligned = -(scratch.ctypes.data // scratch.itemsize) % narrow
     width = (scratch.size - narrow) // 2
     at, value = 2 * layers + 2, 0
@@ -34,7 +34,7 @@ def forward_one(
         inputs, outputs = structure[1 + layer], structure[2 + layer]
         below, above = aligned + layer % 2 * width, aligned + (layer + 1) % 2 * width
         panels = (outputs + panel - 1) // panel
-        # Inputs that are not 0 are listed first: a branch on each would be foreseen wrongly too often.
+        # List the inputs that are not 0 first: a branch on each would be mispredicted too often.
         count = 0
         for i in range(inputs):
             active[count] = i
@@ -50,7 +50,7 @@ def forward_one(
                 store(scratch, above + p * panel, total)
             value = weights + panels * inputs * panel
         else:
-            # By input, its blocks of 64 bytes of outputs that have a live weight: I + 1 pointers, and first outputs.
+            # For each input, the 64-byte blocks of outputs with a live weight: I + 1 pointers, then first outputs.
             for p in range(panels):
                 store(scratch, above + p * panel, load_wide(values, value + p * panel))
             value += panels * panel

@@ -1,7 +1,7 @@
 """Whole passes: many training steps in one call, and the forward pass over any number of samples.
 
-The threads of a team run the same code. Each does its share of every pass, and waits for the others where the next
-pass reads what they write. What a number is computed from, and in which order, never depends on the shares.
+All threads of a team run the same code. Each does its share of every pass, and waits for the others before a pass that
+reads what they write. The operands of each result and their order never depend on the shares.
 """
 
 import math
@@ -37,12 +37,12 @@ from fastprune.kernels.team import share, wait
 from fastprune.kernels.tile import LANES, STEP, as_tile, gather, lanes_for
 from fastprune.kernels.update import update_step
 
-# Rows of a dense product that are never divided. A dense step of 784-1024-1024-10 by two threads of an AMD EPYC takes
+# Rows of a dense product that are never divided. On two threads of an AMD EPYC, a dense step of 784-1024-1024-10 takes
 # 1.10 to 1.13 times as long with 64, 1.03 with 128, 1.01 to 1.03 with 512, and 1.09 to 1.12 undivided.
 _CHUNK = 256
 
-# What a sparse line costs besides its weights, in weights, where threads share lines out. A guess that does not matter:
-# 0, 2 and 32 take 0.94 to 1.03 of a step's time (AMD EPYC, two threads, densities 0.1 and 0.02), within the spread.
+# Fixed cost of a sparse line, in weights, for sharing lines among threads. The value hardly matters: 0, 2 and 32 take
+# 0.94 to 1.03 of a step's time (AMD EPYC, two threads, densities 0.1 and 0.02), within the noise.
 _LINE = 8
 
 
@@ -60,39 +60,39 @@ def lanes_of(batch: Batch, tile: int) -> int:
 
 @inner_kernel
 def segment(array: Array, bounds: Ints, index: int) -> Array:
-    """View of segment number `index` of a vector that `bounds` divides."""
+    """View of segment number `index` of a vector divided at `bounds`."""
     return array[bounds[index] : bounds[index + 1]]
 
 
 @inner_kernel
 def rows_of(stack: Floats, rows: Ints, level: int, lanes: int) -> Floats:
-    """View of a level's rows, (units, lanes), in one tile's row of a workspace; level 1 is the first layer's."""
+    """View of a level's rows (units, lanes) in one tile's row of a workspace; level 1 is the first layer's output."""
     first, last = rows[level - 1], rows[level]
     return stack[first * lanes : last * lanes].reshape(last - first, lanes)
 
 
 @inner_kernel
 def as_table(starts: Ints, lines: int) -> Ints:
-    """View of a sparse layer's starts as a table, (B + 1, lines)."""
+    """View of a sparse layer's `starts` as a table (B + 1, lines)."""
     return starts.reshape(starts.size // max(lines, 1), lines)
 
 
 @inner_kernel
 def chunks_of(rows: int) -> int:
-    """Into how many parts a dense product of so many rows can be divided."""
+    """Number of chunks of a dense product with `rows` rows."""
     return max(1, rows // _CHUNK)
 
 
 @inner_kernel
 def work_of(starts: Ints) -> int:
-    """What all lines of a sparse layer cost."""
+    """Total cost of a sparse layer's lines, in weights."""
     lines = starts.shape[1]
     return 0 if lines == 0 else starts[-1, -1] - starts[0, 0] + _LINE * lines
 
 
 @inner_kernel
 def line_at(starts: Ints, work: int) -> int:
-    """The first line before which `work` is done."""
+    """The first line such that the lines before it cost at least `work`."""
     low, high = 0, starts.shape[1]
     while low < high:
         middle = (low + high) // 2
@@ -105,7 +105,7 @@ def line_at(starts: Ints, work: int) -> int:
 
 @inner_kernel
 def gather_batch(workspace: Workspace, layout: Layout, x: Floats, batch: Batch, team: Team) -> None:
-    """Fill the tiles of the batch, with what is dropped set to 0. The unit of work is sixteen lanes."""
+    """Fill the batch's input tiles and apply input dropout. The unit of work is sixteen lanes."""
     tiles = tiles_of(batch)
     lanes = (tiles - 1) * LANES + lanes_of(batch, tiles - 1)
     low, high = share(lanes, STEP, team)
@@ -123,12 +123,12 @@ def gather_batch(workspace: Workspace, layout: Layout, x: Floats, batch: Batch, 
 
 @inner_kernel
 def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floats, batch: Batch, team: Team) -> None:
-    """Fill the layer's rows of `activations`, with what is dropped set to 0."""
+    """Fill the layer's rows of `activations`, dropout applied."""
     sparse, keep = layout.sparse[layer] == 1, workspace.keep[layer + 1]
     units, bias = segment(layout.units, layout.levels, layer + 1), segment(values, layout.biases, layer)
     starts = as_table(segment(layout.outputs.starts, layout.outputs.offsets, layer), units.size)
     work = work_of(starts) if sparse else chunks_of(bias.size)
-    # All tiles' work in one row, cut into equal parts: few tiles do not leave threads idle.
+    # Line up the work of all tiles and cut it into equal parts, so that few tiles leave no thread idle.
     low, high = share(tiles_of(batch) * work, 1, team)
     for tile in range(tiles_of(batch)):
         start, stop = max(low - tile * work, 0), min(high - tile * work, work)
@@ -164,7 +164,7 @@ def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floa
 
 @inner_kernel
 def loss_of_batch(workspace: Workspace, layout: Layout, samples: Samples, batch: Batch, loss: int, team: Team) -> None:
-    """Fill the outputs' rows of `deltas`, and `losses` and `hits` of the tiles. The unit of work is a tile."""
+    """Fill the output rows of `deltas`, and each tile's entry of `losses` and `hits`. The unit of work is a tile."""
     level = layout.sizes.size - 1
     scale = 1 / (batch.stop - batch.start)
     for tile in range(team.thread, tiles_of(batch), team.threads):
@@ -186,7 +186,7 @@ def loss_of_batch(workspace: Workspace, layout: Layout, samples: Samples, batch:
 def parameter_gradient(
     workspace: Workspace, layout: Layout, layer: int, gradient: Floats, batch: Batch, team: Team
 ) -> None:
-    """Fill the layer's part of `gradient` (P,), from its rows of `deltas` and what it read."""
+    """Fill the layer's part of `gradient` (P,) from its rows of `deltas` and its inputs."""
     sparse = layout.sparse[layer] == 1
     units = segment(layout.units, layout.levels, layer + 1)
     starts, others = (
@@ -218,7 +218,7 @@ def parameter_gradient(
 
 @inner_kernel
 def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Floats, batch: Batch, team: Team) -> None:
-    """Fill the rows of `deltas` of the layer below, down to its values before activation, from the layer's own."""
+    """Fill the rows of `deltas` of the layer below (gradient before its activation) from the layer's own rows."""
     sparse, keep = layout.sparse[layer] == 1, workspace.keep[layer]
     units = segment(layout.units, layout.levels, layer)
     starts = as_table(segment(layout.inputs.starts, layout.inputs.offsets, layer), units.size)
@@ -259,7 +259,7 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
 def forward_batch(
     workspace: Workspace, layout: Layout, values: Floats, samples: Samples, batch: Batch, loss: int, team: Team
 ) -> tuple[float, int]:
-    """Fill `activations` and the outputs' rows of `deltas` from gathered tiles; the batch's summed loss and hits."""
+    """Fill `activations` and the output rows of `deltas` from gathered tiles; return the batch's loss sum and hits."""
     for layer in range(layout.sparse.size):
         forward_layer(workspace, layout, layer, values, batch, team)
         wait(team)
@@ -276,7 +276,7 @@ def forward_batch(
 def backward_batch(
     gradient: Floats, workspace: Workspace, layout: Layout, values: Floats, batch: Batch, team: Team
 ) -> None:
-    """Fill `gradient` (P,) after `forward_batch`: with that of the mean loss, by each stored parameter."""
+    """After `forward_batch`, fill `gradient` (P,): the mean loss differentiated by each stored parameter."""
     for layer in range(layout.sparse.size - 1, -1, -1):
         parameter_gradient(workspace, layout, layer, gradient, batch, team)
         if layer > 0:
@@ -288,9 +288,9 @@ def backward_batch(
 def batch_gradient(
     gradient: Floats, workspace: Workspace, layout: Layout, values: Floats, samples: Samples, loss: int, team: Team
 ) -> bool:
-    """gradient (P,) = that of the mean loss over all samples, by each stored parameter, live or not.
+    """Fill `gradient` (P,): the mean loss over all samples differentiated by each stored parameter, live or not.
 
-    The workspace has a tile for each 64 samples. False if another thread of the team never came.
+    The workspace needs a tile for each 64 samples. Returns False if another thread of the team never came.
     """
     batch = Batch(0, samples.x.shape[0], np.uint64(0))
     if not wait(team):
@@ -312,12 +312,12 @@ def train_steps(
     span: Span,
     team: Team,
 ) -> int:
-    """Run one step for each of the span's learning rates and return how many were made.
+    """Run one step for each of the span's learning rates and return the number of steps done.
 
-    They are fewer if a loss was not finite, which ends the call before that step's update, and none if another thread
-    of the team never came.
+    The call ends early, before the step's update, if a loss is not finite. It does no step if another thread of the
+    team never came.
     """
-    updates = span.updates[0]  # read by all before one can count it up
+    updates = span.updates[0]  # all threads read it before one can increment it
     if not wait(team):
         return 0
     count = samples.x.shape[0]
@@ -332,7 +332,7 @@ def train_steps(
         start = number * training.batch
         key = derive(drops, updates + s)
         batch = Batch(start, min(start + training.batch, count), key)
-        if batches > 1 or s == 0 or workspace.keep[0] < 1:  # a batch of all samples is the same at each step
+        if batches > 1 or s == 0 or workspace.keep[0] < 1:  # a batch of all samples is the same in each step
             gather_batch(workspace, layout, samples.x, batch, team)
             wait(team)
         loss, hits = forward_batch(workspace, layout, parameters.values, samples, batch, training.loss, team)
@@ -350,7 +350,7 @@ def train_steps(
 
 @kernel
 def forward_samples(out: Floats, workspace: Workspace, x: Floats, values: Floats, layout: Layout, team: Team) -> None:
-    """out = the logits of all samples. out (N, K), x (N, F); the workspace, of one tile, is this thread's own."""
+    """Fill out (N, K) with the logits of x (N, F). The workspace has one tile and belongs to this thread alone."""
     alone = Team(0, 1, team.barrier)
     first, last = share(x.shape[0], LANES, team)
     for start in range(first, last, LANES):

@@ -1,4 +1,4 @@
-"""Threads that run one kernel together: each takes its share of every pass, and waits where a pass needs all of one."""
+"""Threads that run one kernel together: each does its share of a pass, then waits if the next pass needs all of it."""
 
 import sys
 from typing import Any
@@ -10,18 +10,18 @@ from numba.core import cgutils
 from fastprune.kernels.jit import intrinsic, kernel
 from fastprune.kernels.layout import Team
 
-# Elements of the barrier, two cache lines apart, which may be fetched in pairs; it begins as zeros.
+# Elements of the barrier, which starts as zeros; two cache lines apart, because processors may fetch lines in pairs.
 ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
 
-# 14 us on an AMD EPYC: more threads than cores must not spin for long for the one they wait for. With two cores free, 0
-# to 200,000 make no difference; with others at work on them, 200,000 take 1.5 to 7 times as long, 1,000 0.4 to 0.96.
+# 14 us on an AMD EPYC. With more threads than cores, a long spin delays the thread it waits for. On two free cores,
+# 0 to 200,000 spins make no difference; on busy ones, 200,000 take 1.5 to 7 times as long, and 1,000 take 0.4 to 0.96.
 _SPINS = 20_000
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
 @intrinsic
 def _fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
-    """Add to an element, atomically, and give what it was."""
+    """Add to an element atomically and return its old value."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
@@ -32,7 +32,7 @@ def _fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def _read(typing_context: Any, array: Any, index: Any) -> Any:
-    """Give an element, and see all that was written before it was."""
+    """Return an element, with acquire ordering: everything written before it is visible."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
@@ -55,7 +55,7 @@ def _yield_thread(typing_context: Any) -> Any:
 
 @kernel
 def share(total: int, step: int, team: Team) -> tuple[int, int]:
-    """The thread's part of 0 .. total, from and to multiples of `step` (and the end)."""
+    """Return the thread's part of 0 .. total; its ends are multiples of `step`, or `total`."""
     steps = (total + step - 1) // step
     low, high = steps * team.thread // team.threads, steps * (team.thread + 1) // team.threads
     return min(low * step, total), min(high * step, total)
@@ -63,7 +63,7 @@ def share(total: int, step: int, team: Team) -> tuple[int, int]:
 
 @kernel
 def wait(team: Team) -> bool:
-    """Wait until all threads of the team have come here; False if one will never come."""
+    """Wait until all threads of the team have called this; return False if one never will."""
     if team.threads == 1:
         return True
     barrier = team.barrier

@@ -1,22 +1,22 @@
-"""From samples to tiles."""
+"""Copy samples into tiles."""
 
 from fastprune.kernels.jit import inner_kernel, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
 from fastprune.kernels.simd import BYTES, prefetch, transpose
 
-LANES = 64  # of a full tile; fewer samples get the next multiple of STEP
+LANES = 64  # lanes of a full tile; fewer samples get the next multiple of STEP
 STEP = 16
 
 
 @kernel
 def lanes_for(count: int) -> int:
-    """Lanes of a tile of `count` samples, 1 to 64."""
+    """Number of lanes of a tile for `count` samples, 1 to 64."""
     return (count + STEP - 1) // STEP * STEP
 
 
 @inner_kernel
 def as_tile(row: Floats, features: int, lanes: int) -> Floats:
-    """View of the beginning of `row`, a vector, as (features, lanes)."""
+    """View of the start of the vector `row` as (features, lanes)."""
     return row[: features * lanes].reshape(features, lanes)
 
 
@@ -34,9 +34,8 @@ def gather(
 ) -> None:
     """tile[f, t] = x[order[start + t], f] for the samples start .. stop, and 0 in the remaining lanes.
 
-    tile (F, T); x (N, F); order (N,). Of the lanes, those from `first` to `last` are filled, multiples of 16; of the
-    features, those in `blocks`, where block b is the 16 from 16 b on, as far as there are so many. offsets (4, 32) is
-    overwritten.
+    tile (F, T); x (N, F); order (N,). Fills only lanes `first` to `last` (multiples of 16) and only the features in
+    `blocks`; block b is the features 16 b to 16 b + 15, as far as they exist. offsets (4, 32) is overwritten.
     """
     count, features = x.shape
     flat = x.reshape(x.size)
@@ -45,7 +44,7 @@ def gather(
     for t in range(first, last, STEP):
         table = offsets[t // STEP]
         for r in range(STEP):
-            # Lanes without a sample repeat the last one until they are cleared. The second half is read soon.
+            # Lanes without a sample repeat the last one until they are cleared. The second half is for prefetching.
             table[r] = order[min(start + t + r, stop - 1)] * features
             table[STEP + r] = order[min(start + t + STEP + r, count - 1)] * features
         for block in blocks:
@@ -67,8 +66,8 @@ def gather(
 
 @kernel
 def all_finite(x: Floats) -> bool:
-    """Whether `x`, a vector, holds neither NaN nor infinity; without the temporary that NumPy would need."""
-    # No early return, so that the loop is vectorized: 0 times a finite number is 0, times NaN or infinity it is NaN.
+    """Whether the vector `x` holds neither NaN nor infinity; unlike NumPy, this needs no temporary."""
+    # Without an early return, so that the loop is vectorized: 0 * x is 0 if x is finite, else NaN.
     total = x.dtype.type(0)
     for i in range(x.size):
         total += x[i] * x.dtype.type(0)

@@ -1,4 +1,4 @@
-"""One in-place update of the parameters that are live; where `live` is 0, all state is held at exactly 0."""
+"""In-place updates of the live parameters; where `live` is 0, all state stays exactly 0."""
 
 import math
 
@@ -7,7 +7,7 @@ from fastprune.kernels.layout import Bytes, Floats, Parameters, Team, Update
 from fastprune.kernels.team import share
 
 SGD, ADAM = range(2)
-BETA_2, EPSILON = 0.999, 1e-8  # Adam's, as everywhere
+BETA_2, EPSILON = 0.999, 1e-8  # Adam's usual values
 
 
 @kernel
@@ -21,7 +21,7 @@ def sgd_step(
     dtype = values.dtype.type
     zero, one = dtype(0), dtype(1)
     momentum, l1_, l2_, rate_ = dtype(update.momentum), dtype(l1), dtype(l2), dtype(rate)
-    # Nesterov's step a g + b v and the plain step v are one expression: no branch in the loop.
+    # One expression for Nesterov's step (a g + b v) and the plain step (v) avoids a branch in the loop.
     of_gradient = one if update.nesterov else zero
     of_velocity = momentum if update.nesterov else one
     for p in range(values.size):
@@ -30,7 +30,7 @@ def sgd_step(
         g = gradient[p] + l2_ * w + l1_ * sign
         v = momentum * velocity[p] + g
         step = rate_ * (of_gradient * g + of_velocity * v)
-        # A selection, not a branch, so that the loop is vectorized.
+        # A select, not a branch, so that the loop is vectorized.
         velocity[p] = v if live[p] else zero
         values[p] = w - step if live[p] else zero
 
@@ -48,7 +48,7 @@ def adam_step(
     rate: float,
     step: int,
 ) -> None:
-    """Adam (Kingma and Ba 2015, algorithm 1) with the decay added to the gradient; `step` counts from 0."""
+    """Adam (Kingma and Ba 2015, algorithm 1) with the penalties added to the gradient; `step` counts from 0."""
     dtype = values.dtype.type
     zero, one = dtype(0), dtype(1)
     b1, b2, l1_, l2_ = dtype(beta_1), dtype(BETA_2), dtype(l1), dtype(l2)
@@ -67,10 +67,10 @@ def adam_step(
 
 @inner_kernel
 def update_step(parameters: Parameters, weights: int, update: Update, rate: float, step: int, team: Team) -> None:
-    """Update this thread's share of the P parameters; only the first `weights` of them, which are no biases, decay."""
+    """Update this thread's share of the P parameters. The first `weights` of them decay; the rest are biases."""
     for part in range(2):
         begin, end = (0, weights) if part == 0 else (weights, parameters.values.size)
-        # Cut where the part's vectors begin: the compiled loop does what is left over by other instructions.
+        # Align shares with the start of the part: the compiled loop handles its remainder with other instructions.
         low, high = share(end - begin, 64, team)
         low, high = begin + low, begin + high
         l1 = update.l1 if part == 0 else 0.0
