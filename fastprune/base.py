@@ -1,4 +1,4 @@
-"""What a network and its frozen form have in common: parameters to look at, predictions, and a file."""
+"""What a network and its frozen form share: access to parameters, predictions, and saving."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Network:
     Attributes
     ----------
     state : State
-        The parameters, and all else that training and pruning change.
+        The parameters and everything else that training and pruning change.
     loss : str or None
-        What the outputs mean; None if that is not known yet.
+        Loss, which says what the outputs mean; None if it is not known yet.
     """
 
     state: State
@@ -47,12 +47,12 @@ class Network:
 
     @property
     def sizes(self) -> list[int]:
-        """Units of each level, the inputs first and the outputs last."""
+        """Units of each level, from inputs to outputs."""
         return list(self.state.storage.sizes)
 
     @property
     def n_layers(self) -> int:
-        """Number of layers of weights: one less than `sizes` names."""
+        """Number of layers of weights, one less than `len(sizes)`."""
         return len(self.state.storage.sizes) - 1
 
     @property
@@ -62,21 +62,21 @@ class Network:
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """Dtype of parameters and arithmetic."""
+        """Dtype of the parameters and of all arithmetic."""
         return self.state.values.dtype
 
     @property
     def execution(self) -> list[str]:
-        """How each layer is stored and run at present: "dense" or "sparse"."""
+        """How each layer is currently stored and computed: "dense" or "sparse"."""
         return self.state.storage.runs
 
     def layer(self, index: int) -> Layer:
-        """One layer, to look at: weights, bias, mask, CSR, activation.
+        """Return one layer for inspection: weights, bias, mask, CSR, activation.
 
         Parameters
         ----------
         index : int
-            From 0; -1 is the output layer.
+            Index of the layer, from 0; -1 is the output layer.
 
         Returns
         -------
@@ -98,17 +98,17 @@ class Network:
 
     @property
     def weights(self) -> list[Floats]:
-        """Read-only copies of the weights, one (fan_out, fan_in) array a layer; pruned weights are 0."""
+        """Read-only copies of the weights, one (fan_out, fan_in) array per layer; pruned weights are 0."""
         return [self.layer(index).weights for index in range(self.n_layers)]
 
     @property
     def biases(self) -> list[Floats]:
-        """Read-only copies of the biases, one (fan_out,) array a layer."""
+        """Read-only copies of the biases, one (fan_out,) array per layer."""
         return [self.layer(index).bias for index in range(self.n_layers)]
 
     @property
     def masks(self) -> list[npt.NDArray[np.bool_]]:
-        """Read-only copies of the masks, one boolean (fan_out, fan_in) array a layer: True where a weight is live."""
+        """Read-only copies of the masks, one boolean (fan_out, fan_in) array per layer: True where a weight is live."""
         return [self.layer(index).mask for index in range(self.n_layers)]
 
     @property
@@ -133,22 +133,22 @@ class Network:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of all weights that is pruned, in [0, 1]; 1 only if no weight is live."""
+        """Fraction of all weights that are pruned, in [0, 1]; 1 only if no weight is live."""
         return (self.total_weights - self.live_weights) / self.total_weights
 
     @property
     def layer_sparsity(self) -> list[float]:
-        """Fraction of each layer's weights that is pruned, in [0, 1]."""
+        """Fraction of each layer's weights that are pruned, in [0, 1]."""
         counts = zip(self.layer_live_weights, self.layer_total_weights, strict=True)
         return [(total - live) / total for live, total in counts]
 
     @property
     def compression(self) -> float:
-        """All weights by live weights; infinite if no weight is live."""
+        """Total weights divided by live weights; infinite if no weight is live."""
         return self.total_weights / self.live_weights if self.live_weights else float("inf")
 
     def logits(self, x: ArrayLike) -> Floats:
-        """The output layer's values before softmax or sigmoid.
+        """Compute the outputs before softmax or sigmoid.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class Network:
         Raises
         ------
         ValueError
-            If `x` has another shape, is empty, or holds NaN or infinity, or is so large that the outputs overflow.
+            If `x` has another shape, is empty, holds NaN or infinity, or is so large that the outputs overflow.
 
         Examples
         --------
@@ -171,12 +171,12 @@ class Network:
         array([[0., 0., 0.]], dtype=float32)
         """
         logits = self._logits(check.samples("x", x, self._features, self.dtype))
-        if not all_finite(logits.reshape(-1)):  # any class would do: argmax takes NaN for the largest
+        if not all_finite(logits.reshape(-1)):  # argmax would return an arbitrary class: it treats NaN as the largest
             raise ValueError(f"x: expected numbers for which the outputs fit {self.dtype}, got an overflow")
         return logits
 
     def predict_proba(self, x: ArrayLike) -> Floats:
-        """Probabilities of the classes.
+        """Predict class probabilities.
 
         Parameters
         ----------
@@ -186,13 +186,13 @@ class Network:
         Returns
         -------
         ndarray
-            (N, K) for softmax, rows summing to 1, and for K > 1 independent sigmoid outputs; (N, 2) for a single
-            sigmoid output: the probabilities of 0 and of 1.
+            (N, K) for softmax (rows sum to 1) and for K > 1 independent sigmoid outputs; (N, 2) for a single sigmoid
+            output: the probabilities of 0 and of 1.
 
         Raises
         ------
         ValueError
-            For a bad `x`, for a regression, and before the loss is known.
+            If `x` is not as described, for a regression, or if the loss is not known yet.
 
         Examples
         --------
@@ -201,7 +201,7 @@ class Network:
         array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
         """
         if self._known_loss() == "mean_squared_error":
-            raise ValueError("predict_proba: expected a classification, got a network trained on mean_squared_error")
+            raise ValueError("predict_proba: expected a classifier, got a network with loss 'mean_squared_error'")
         logits = self.logits(x)
         if self.loss == "softmax_cross_entropy":
             with np.errstate(over="ignore"):  # exp(-inf) is 0
@@ -213,7 +213,7 @@ class Network:
         return np.hstack([1 - positive, positive]) if self.sizes[-1] == 1 else positive
 
     def predict(self, x: ArrayLike) -> npt.NDArray[Any]:
-        """Predicted classes or values.
+        """Predict classes or values.
 
         Parameters
         ----------
@@ -229,7 +229,7 @@ class Network:
         Raises
         ------
         ValueError
-            For a bad `x`, and before the loss is known.
+            If `x` is not as described, or the loss is not known yet.
 
         Examples
         --------
@@ -248,29 +248,28 @@ class Network:
 
     def _known_loss(self) -> str:
         if self.loss is None:
-            raise ValueError("network: expected a trained network or MLP(..., loss=...), got one that has no loss yet")
+            raise ValueError("the loss of this network is not known yet: train it, or make it with MLP(..., loss=...)")
         return self.loss
 
     def _logits(self, x: Floats) -> Floats:
-        """The logits of checked samples."""
+        """Compute the logits of checked samples."""
         raise NotImplementedError
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, masks and settings to `path`, an `.npz` file without pickles; whole or not at all.
+        """Write weights, masks and settings to an `.npz` file without pickles. The write is atomic.
 
-        Only live weights are stored, with the distances between them: the file shrinks as the network is pruned. How
-        layers run is not stored: `load` goes by the rule. What an optimizer keeps is not stored, either: see
-        `State.to_bytes`.
+        Only live weights and the distances between them are stored, so the file shrinks as the network is pruned.
+        `execution` is not stored; `load` uses "auto". Optimizer state is not stored either; see `State.to_bytes`.
 
         Parameters
         ----------
         path : str or path
-            Name of the file, taken as it is. A file of that name is replaced.
+            Name of the file, used without change. An existing file is replaced.
 
         Raises
         ------
         ValueError
-            If `path` is no name of a file, or weights or biases are not finite: they could not be loaded.
+            If `path` is not the name of a file, or weights or biases are not finite, which `load` would refuse.
         OSError
             If the file cannot be written.
 
@@ -284,7 +283,7 @@ class Network:
         state = self.state
         storage = state.storage
         if not all_finite(state.values):
-            raise ValueError("network: expected finite weights, got NaN or infinity")
+            raise ValueError("network: expected finite weights to save, got NaN or infinity")
         settings = {
             "sizes": storage.sizes,
             "activation": self.activation,
@@ -302,7 +301,7 @@ class Network:
             if (gaps := storage.gaps(layer)) is not None:
                 arrays[f"gaps_{layer}"] = gaps
         with atomic_write(path) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes an array for `allow_pickle`
 
     def __repr__(self) -> str:
         return (

@@ -1,4 +1,4 @@
-"""One BLAS thread inside our calls: its own threads would fight ours, and change the last bits of a result."""
+"""Hold BLAS at one thread inside our calls: its threads would compete with ours and change the last bits of results."""
 
 import threading
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _users: set[object] = set()
-_before: list[tuple[Any, int]] = []  # each BLAS and its own number of threads, while there are users
+_before: list[tuple[Any, int]] = []  # while there are users: each BLAS library and its original number of threads
 
 
 @cache
 def _libraries() -> list[Any]:
-    # The controller sees only what is loaded, and Numba's BLAS is the one that SciPy brings.
+    # The controller sees only loaded libraries, and Numba uses SciPy's BLAS.
     import scipy.linalg.cython_blas  # noqa: F401
 
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
@@ -23,7 +23,7 @@ def _libraries() -> list[Any]:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread until the last of all concurrent users has left."""
+    """Hold BLAS at one thread until the last concurrent user has left."""
     user = object()
     try:
         _enter(user)
@@ -31,12 +31,12 @@ def one_blas_thread() -> Iterator[None]:
     finally:
         try:
             _leave(user)
-        except BaseException:  # Ctrl-C can fall into `_leave` itself
+        except BaseException:  # Ctrl-C can interrupt `_leave` itself
             _leave(user)
             raise
 
 
-# Both may be cut short anywhere by Ctrl-C: `_leave` then finds what there is to undo.
+# Ctrl-C may interrupt both functions anywhere; `_leave` can then still undo what was done.
 
 
 def _enter(user: object) -> None:
@@ -61,8 +61,8 @@ def _leave(user: object) -> None:
 
 
 def _set_threads(library: Any, threads: int) -> None:
-    # Since threadpoolctl 3.8, a Python thread that has set OpenBLAS's number keeps the others from setting it, without
-    # a word. But the last one to leave need not be the one that came first.
+    # Since threadpoolctl 3.8, the Python thread that sets OpenBLAS's thread count silently keeps others from setting
+    # it. But the last user to leave may be in another thread than the first.
     release = getattr(library, "clear_controlling_thread", lambda force: None)
     release(force=True)
     library.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and archives that are whole or refused."""
+"""Atomic file writes, and reading of archives that refuses incomplete ones."""
 
 import errno
 import math
@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
-# The third is the second with field names in UTF-8.
+# Version 3.0 is 2.0 with field names in UTF-8.
 _HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0, (3, 0): read_array_header_2_0}
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that takes its place, synced, once the block has succeeded.
+    """Open a temporary file beside `path`; sync it and rename it to `path` if the block succeeds.
 
     Raises
     ------
     OSError
-        If the folder cannot be written to. What stood at `path` is then untouched.
+        If the folder cannot be written to. An existing file at `path` is then untouched.
     """
     target = Path(path)
     part = target.with_name(f".{secrets.token_hex(8)}.part")
@@ -40,19 +40,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             part.unlink()
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, os.fspath(part)):
-            raise OSError(error.errno, error.strerror, os.fspath(target)) from error  # the name the caller knows
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from error  # with the name the caller knows
         raise
     _sync_folder(target.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file by `atomic_write`."""
+    """Write a text file with `atomic_write`."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable, where folders can be opened (not on Windows)."""
+    """Make the rename durable, on systems where folders can be opened (not Windows)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -62,18 +62,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what `atomic_write` left in a folder when its process was killed; nobody else may be writing there."""
+    """Remove temporary files of killed `atomic_write` calls; no other process may be writing to the folder."""
     for part in folder.glob(f".{'[0-9a-f]' * 16}.part"):
         part.unlink()
 
 
 def regular(path: str | os.PathLike[str]) -> Path:
-    """The path, if a regular file is there; to read from another kind, such as a pipe, may never end.
+    """Return the path if it is a regular file; reading from others, such as pipes, might never end.
 
     Raises
     ------
     OSError, ValueError
-        If there is none, or no file can have that name.
+        If there is no such file, or no file can have that name.
     """
     file = Path(path)
     if not stat.S_ISREG(file.stat().st_mode):
@@ -82,10 +82,10 @@ def regular(path: str | os.PathLike[str]) -> Path:
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a regular file is there; unlike with `Path.is_file`, any name may be asked for."""
+    """Whether `path` is a regular file; unlike `Path.is_file`, this accepts any name."""
     try:
         regular(path)
-    except (OSError, ValueError):  # too long a name, for one
+    except (OSError, ValueError):  # for example, if the name is too long
         return False
     return True
 
@@ -93,28 +93,28 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 def read_npz(
     source: str | os.PathLike[str] | IO[bytes], names: Sequence[str] | None = None
 ) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of these names, or all, of an `.npz` file, given its name or opened; pickles are refused.
+    """Read the named arrays, or all, of an `.npz` file, given by name or opened. Pickles are refused.
 
     Raises
     ------
     ValueError
-        If there is no such file, or it is no archive, truncated or damaged, whatever the damage.
+        If there is no such file, or it is not an archive, is truncated or is damaged in any way.
     """
     try:
         with regular(source).open("rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
             if not zipfile.is_zipfile(file):
-                raise ValueError("no .npz archive, or not a whole one")
+                raise ValueError("not a complete .npz archive")
             with zipfile.ZipFile(file) as archive:
                 members = {m.filename[:-4]: m for m in archive.infolist() if m.filename.endswith(".npy")}
                 return {name: _read_array(archive, members[name]) for name in names or members}
     except (ValueError, OSError) as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # there is hardly any that zipfile, NumPy and Python's parser do not raise on nonsense
+    except Exception as error:  # zipfile, NumPy and Python's parser can raise almost anything on damaged input
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
-    """An array of an archive. What its header claims takes no memory until so many bytes have been read."""
+    """Read one array of an archive. The size in its header is checked before memory is allocated."""
     with archive.open(member) as file:
         version = read_magic(file)
         if version not in _HEADERS:
@@ -124,6 +124,6 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArra
             raise ValueError(f"{member.filename}: expected numbers or text, got pickled objects")
         size, stored = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
         if size != stored:
-            raise ValueError(f"{member.filename}: expected {stored} bytes, as are stored, got {dtype} {shape}")
+            raise ValueError(f"{member.filename}: its header says {dtype} {shape}, but {stored} bytes are stored")
         content = bytearray(file.read(size))
     return np.ndarray(shape, dtype, content, order="F" if by_columns else "C")

@@ -16,13 +16,13 @@ from fastprune.state import State
 from fastprune.storage import aligned_empty
 from fastprune.team import Threads
 
-# So many samples are done faster one by one than in a tile, which has at least 16 lanes. On an AMD EPYC, eight of MNIST
-# take 0.29 to 0.85 of a tile's time for 784-300-100-10, 0.44 to 1.17 for 784-1024-1024-10; for 4096-4096-1000 at
-# density 0.1, with inputs that are not 0, they take 6 times as long.
+# Up to this many samples are faster one by one than in a tile, which has at least 16 lanes. On an AMD EPYC, eight MNIST
+# samples take 0.29 to 0.85 of a tile's time for 784-300-100-10 and 0.44 to 1.17 for 784-1024-1024-10, but 6 times as
+# long for 4096-4096-1000 at density 0.1 with nonzero inputs.
 _SINGLES = 8
 
-# What an input of a layer in columns costs besides its blocks, in multiplications of 64 bytes: from timings with
-# 1024 inputs and 300 to 4096 outputs, at densities from 0.003 to 0.1.
+# Fixed cost of an input in the form COLUMNS, in 64-byte multiplications; from timings with 1024 inputs and 300 to 4096
+# outputs at densities from 0.003 to 0.1.
 _INPUT_COST = 20
 
 
@@ -36,27 +36,27 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, layer: Layer) -> Self:
-        """What a layer has."""
+        """Return the parts of `layer`."""
         values, columns, pointers = layer.csr
         rows = np.repeat(np.arange(pointers.size - 1), np.diff(pointers))
         return cls(rows, columns.astype(np.int64), values, layer.bias)
 
 
 class FrozenMLP(Network):
-    """A network of which only what the outputs depend on is left, for inference. `MLP.freeze` makes it.
+    """An inference-only network with just the parts that the outputs depend on, made by `MLP.freeze`.
 
     Attributes
     ----------
     sizes : list of int
-        Units of each level that are left; the inputs and the outputs are all there.
+        Remaining units of each level; inputs and outputs are complete.
     live_weights : int
-        Number of weights that are left.
+        Number of remaining weights.
     sparsity, compression : float
-        Of what is left: of the weights between units that are left.
+        Relative to the weights between remaining units.
     loss : str or None
-        What the outputs mean, as the network knew it.
+        The network's loss.
     dtype : numpy.dtype
-        The network's.
+        The network's dtype.
 
     Examples
     --------
@@ -73,7 +73,7 @@ class FrozenMLP(Network):
         self.state, self.loss = state, loss
         self._outputs, self._code = self.sizes[-1], state.storage.layout.activation
 
-        # For single samples, weights by input instead of by output, of the inputs that are read.
+        # For single samples, store weights by input instead of by output, for the inputs that are read.
         parts = [Part.of(self.layer(index)) for index in range(self.n_layers)]
         read = distinct(parts[0].columns)
         parts[0] = parts[0]._replace(columns=np.searchsorted(read, parts[0].columns))
@@ -103,7 +103,7 @@ class FrozenMLP(Network):
         np.concatenate(values, out=self._columns, casting="same_kind")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what the rest follows from."""
+        """Pickle only what the rest can be rebuilt from."""
         return FrozenMLP, (self.state, self.loss)
 
     def _logits(self, x: Floats) -> Floats:
@@ -117,7 +117,7 @@ class FrozenMLP(Network):
 
 
 def freeze(network: Network) -> FrozenMLP:
-    """What the outputs of a network depend on; see `MLP.freeze`."""
+    """Return the parts of a network that its outputs depend on; see `MLP.freeze`."""
     code = network.state.storage.layout.activation
     parts = [Part.of(network.layer(index)) for index in range(network.n_layers)]
     sizes, parts = _fold_constants(*_drop_unread(network.sizes, parts), code)
@@ -131,7 +131,7 @@ def _filled(size: int, panel: int) -> int:
 
 
 def _drop_unread(sizes: list[int], parts: list[Part]) -> tuple[list[int], list[Part]]:
-    """Without the hidden units from which no live weight leads on, the last level first."""
+    """Drop hidden units without outgoing live weights, from the last level to the first."""
     sizes, parts = list(sizes), list(parts)
     for level in range(len(parts) - 1, 0, -1):
         kept = distinct(parts[level].columns)
@@ -141,7 +141,7 @@ def _drop_unread(sizes: list[int], parts: list[Part]) -> tuple[list[int], list[P
 
 
 def _fold_constants(sizes: list[int], parts: list[Part], activation: int) -> tuple[list[int], list[Part]]:
-    """Without the hidden units to which no live weight leads, the first level first; biases take what they gave."""
+    """Drop hidden units without incoming live weights, from the first level on; biases absorb their constant output."""
     sizes, parts = list(sizes), list(parts)
     for level in range(1, len(parts)):
         below, above = parts[level - 1], parts[level]
@@ -159,9 +159,9 @@ def _fold_constants(sizes: list[int], parts: list[Part], activation: int) -> tup
 
 
 def _keep(kept: Ints, size: int, below: Part, above: Part) -> tuple[Part, Part]:
-    """The layers on both sides of a level of `size` units, of which only those `kept` stay, numbered anew.
+    """Keep only the units `kept` of a level of `size` units, renumbered; return the layers on both sides.
 
-    A level is never empty: if none are kept, one unit stays, without weights.
+    A level is never empty: if `kept` is, one unit without weights stays.
     """
     number = np.full(size, -1)
     number[kept] = np.arange(kept.size)

@@ -14,7 +14,7 @@ from fastprune.team import Threads
 
 
 def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any], training: bool) -> Workspace:
-    """Scratch memory for batches of so many tiles; without room for gradients, if it is not for training."""
+    """Allocate scratch memory for batches of `tiles` tiles, with room for gradients only if `training`."""
     rows = int(layout.rows[-1]) * LANES
     offsets = np.empty((tiles, LANES // STEP, 2 * STEP), np.int64)
     inputs = aligned_empty((tiles, int(layout.sizes[0]) * LANES), dtype)
@@ -24,13 +24,13 @@ def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any], tra
 
 
 def forward(x: Floats, values: Floats, layout: Layout, threads: Threads) -> Floats:
-    """The logits of checked samples, (N, K), by so many threads."""
+    """Compute the logits (N, K) of checked samples."""
     out = np.empty((len(x), layout.sizes[-1]), values.dtype)
     order = np.arange(len(x))
 
     def run(team: Team) -> None:
         forward_samples(out, workspace(order, 1, layout, values.dtype, training=False), x, values, layout, team)
 
-    with one_blas_thread() if layout.sparse.min() == 0 else nullcontext():  # which takes as long as a small network
+    with one_blas_thread() if layout.sparse.min() == 0 else nullcontext():  # it takes as long as a small network
         threads.run(run)
     return out

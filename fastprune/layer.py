@@ -1,4 +1,4 @@
-"""One layer of a network, to look at."""
+"""A read-only view of one layer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class HasState(Protocol):
-    """A network of whatever kind."""
+    """Any kind of network."""
 
     state: State
 
 
 class CSR(NamedTuple):
-    """Live weights in compressed sparse rows, one row an output: `scipy.sparse.csr_array(layer.csr, layer.shape)`."""
+    """Live weights as compressed sparse rows, one per output: `scipy.sparse.csr_array(layer.csr, layer.shape)`."""
 
     data: Floats
     indices: Indices
@@ -28,17 +28,17 @@ class CSR(NamedTuple):
 
 
 class Layer:
-    """A layer of an `MLP` or a `FrozenMLP`. `network.layer(i)` makes it.
+    """A layer of an `MLP` or a `FrozenMLP`, made by `network.layer(i)`.
 
-    It follows the network: after training or a prune it shows the new weights. Its arrays are copies and read-only;
-    `MLP.set_weights` changes a network, and `Pruner` its masks.
+    It follows the network: after training or pruning it shows the new weights. Its arrays are read-only copies; use
+    `MLP.set_weights` to change weights, and a `Pruner` to change masks.
 
     Attributes
     ----------
     shape : tuple of int
         (fan_out, fan_in).
     activation : str
-        What is applied to its outputs: "identity" in the last layer, which yields logits.
+        Function applied to the layer's outputs: "identity" in the last layer, which yields logits.
 
     Examples
     --------
@@ -61,24 +61,24 @@ class Layer:
 
     @property
     def weights(self) -> Floats:
-        """Its weights (fan_out, fan_in); pruned ones are 0."""
+        """Weights (fan_out, fan_in); pruned ones are 0."""
         return _read_only(self._state.storage.matrix(self._index, self._state.values))
 
     @property
     def bias(self) -> Floats:
-        """Its biases (fan_out,)."""
+        """Biases (fan_out,)."""
         low, high = self._state.storage.layout.biases[self._index : self._index + 2]
         return _read_only(self._state.values[low:high].copy())
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """Its mask (fan_out, fan_in), boolean: True where a weight is live."""
+        """Boolean mask (fan_out, fan_in): True where a weight is live."""
         storage = self._state.storage
         return _read_only(storage.matrix(self._index, storage.live).astype(bool))
 
     @property
     def csr(self) -> CSR:
-        """Its live weights in compressed sparse rows: `data` and `indices` (n,), `indptr` (fan_out + 1,)."""
+        """Live weights as compressed sparse rows: `data` and `indices` (n,), `indptr` (fan_out + 1,)."""
         state, pattern = self._state, self._state.storage.pattern(self._index)
         low, high = state.storage.layout.weights[self._index : self._index + 2]
         data = state.values[low:high][state.storage.live[low:high] > 0]
@@ -86,18 +86,18 @@ class Layer:
 
     @property
     def live_weights(self) -> int:
-        """Number of its live weights."""
+        """Number of live weights."""
         return self._state.storage.layer_live_weights[self._index]
 
     @property
     def sparsity(self) -> float:
-        """Fraction of its weights that is pruned, in [0, 1]."""
+        """Fraction of weights that are pruned, in [0, 1]."""
         total = self.shape[0] * self.shape[1]
         return (total - self.live_weights) / total
 
     @property
     def execution(self) -> str:
-        """How it is stored and run: "dense" or "sparse"."""
+        """How the layer is stored and computed: "dense" or "sparse"."""
         return self._state.storage.runs[self._index]
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The network that is trained and pruned: how it is made, and what comes in from elsewhere."""
+"""The network that is trained and pruned: making one, setting its weights, loading it."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ class MLP(check.Checked, Network):
     Parameters
     ----------
     sizes : sequence of int
-        Units of each layer, the input features first and the outputs last; at least two numbers.
+        Units of each level, from input features to outputs; at least two numbers.
     activation : {"relu", "leaky_relu", "tanh", "sigmoid"}, default "relu"
-        Of the hidden layers. The output layer yields logits; softmax or sigmoid follow from the loss.
+        Activation of the hidden layers. The output layer yields logits; the loss decides between softmax and sigmoid.
     initialization : {"he", "glorot"} or float, default "he"
-        Weights are drawn from N(0, 2 / fan_in) (He et al. 2015, equation 10), from U(-a, a) with
-        a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16), or, given a number sigma > 0, from
+        Distribution of the initial weights: N(0, 2 / fan_in) (He et al. 2015, equation 10), U(-a, a) with
+        a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, equation 16), or, for a number sigma > 0,
         N(0, sigma^2). Biases start at 0.
     loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"}, optional
-        What the outputs mean. If not given, it follows from the labels at the first training. With several outputs,
-        whole numbers (N,) are classes (softmax). With a single output, or as many labels a sample as outputs, labels
-        that are all 0 or 1 are yes or no (sigmoid), and other floats are values to meet (mean squared error). One-hot
-        rows are refused: they might be either of the first two.
+        Loss, which says what the outputs mean. If not given, the first training infers it from the labels. With several
+        outputs, whole numbers (N,) are classes (softmax). With one output, or as many labels per sample as outputs,
+        labels that are all 0 or 1 are yes or no (sigmoid), and other floats are regression targets (mean squared
+        error). One-hot rows are refused, because they could mean softmax or sigmoid.
     dtype : {"float32", "float64"}, default "float32"
-        Of parameters and arithmetic.
+        Dtype of the parameters and of all arithmetic.
     seed : int, default 0
         Seed for the initialization.
     density : float, default 1.0
-        Fraction of all weights that is live from the start, in (0, 1]: chosen at random, shared out among layers as
-        Erdos-Renyi graphs are (Mocanu et al. 2018, equation 3). A unit's fans count live weights only, on average.
-        What is not live takes no memory in layers that run sparsely, not even at first.
-    execution : {"auto", "dense", "sparse"} or a sequence of these, one a layer, default "auto"
-        How layers are stored and run. "auto" decides by density and shape after every prune, and is what to use; the
-        others are for experiments. Results agree to rounding.
+        Fraction of all weights that are live from the start, in (0, 1]. They are chosen at random and distributed over
+        the layers as in Erdos-Renyi graphs (Mocanu et al. 2018, equation 3). The initialization uses each layer's mean
+        live fan-in and fan-out. In layers that run sparse, other weights never take any memory.
+    execution : {"auto", "dense", "sparse"} or a sequence of these, one per layer, default "auto"
+        How layers are stored and computed. "auto", the recommended setting, decides by density and shape after every
+        prune; the others are for experiments. Results agree up to rounding.
 
     Attributes
     ----------
@@ -71,14 +71,14 @@ class MLP(check.Checked, Network):
     activation : str
         As given.
     loss : str or None
-        As given, or as the first training found it.
+        As given, or as inferred by the first training.
     dtype : numpy.dtype
         As given.
 
     Raises
     ------
     ValueError
-        If an argument is not as described, or the weights are more than can be counted.
+        If an argument is not as described, or there are more than 2**60 weights.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class MLP(check.Checked, Network):
         counts = erdos_renyi(max(1, round(density * sum(total))), units)
         how = _executions(execution, len(total))
         for one, (fan_in, fan_out), count in zip(how, pairwise(units), counts, strict=True):
-            stored_sparsely(one, fan_in, fan_out, count)  # refuses what cannot be, before memory is taken
+            stored_sparsely(one, fan_in, fan_out, count)  # raises before memory is allocated
         positions = [
             None if count == size else choose(size, count, np.random.default_rng([seed, layer, 1]))
             for layer, (count, size) in enumerate(zip(counts, total, strict=True))
@@ -124,7 +124,7 @@ class MLP(check.Checked, Network):
             _initial(count, units[layer : layer + 2], initialization, np.random.default_rng([seed, layer]))
             for layer, count in enumerate(counts)
         )
-        with np.errstate(over="ignore"):  # what overflows is found below
+        with np.errstate(over="ignore"):  # an overflow is found below
             state = self.state.with_values(values, [np.zeros(size) for size in units[1:]])
         if not all_finite(state.values):
             raise ValueError(f"initialization: expected weights that {self.dtype} can hold, got {initialization!r}")
@@ -139,7 +139,7 @@ class MLP(check.Checked, Network):
         execution: str | Sequence[str],
         positions: Sequence[Ints | None],
     ) -> None:
-        """Make room for these live weights, which are 0."""
+        """Set up the network with these live weights, all 0."""
         code = ACTIVATIONS[check.one_of("activation", activation, ACTIVATIONS)]
         how = _executions(execution, len(sizes) - 1)
         self.loss = loss
@@ -157,17 +157,16 @@ class MLP(check.Checked, Network):
         dtype: DTypeLike = "float32",
         execution: str | Sequence[str] = "auto",
     ) -> MLP:
-        """Make a network of weights from elsewhere.
+        """Make a network from existing weights.
 
         Parameters
         ----------
         weights : sequence of array_like (fan_out, fan_in)
-            One matrix a layer, as PyTorch's `Linear.weight` has it (scikit-learn's `coefs_` are transposed).
+            One matrix per layer, laid out like PyTorch's `Linear.weight` (scikit-learn's `coefs_` are transposed).
         biases : sequence of array_like (fan_out,), optional
-            0, if not given.
+            One vector per layer; zeros if not given.
         masks : sequence of array_like (fan_out, fan_in) or None, optional
-            Which weights are live: booleans, or zeros and ones; None stands for all. What is written in `weights` for
-            the others does not matter.
+            Which weights are live: booleans, or zeros and ones; None means all. Values of other weights are ignored.
         activation, loss, dtype, execution
             As for `MLP`.
 
@@ -204,24 +203,24 @@ class MLP(check.Checked, Network):
         biases: Sequence[ArrayLike] | None = None,
         masks: Sequence[ArrayLike | None] | None = None,
     ) -> None:
-        """Replace all weights, and with them biases and masks, if these are given.
+        """Replace all weights, and the biases and masks if given.
 
-        What an optimizer keeps of a weight stays, if the weight was live before and still is.
+        Weights that were live before and still are keep their optimizer state.
 
         Parameters
         ----------
         weights : sequence of array_like (fan_out, fan_in)
-            One matrix a layer. What is written for weights that are not live does not matter.
+            One matrix per layer. Values of pruned weights are ignored.
         biases : sequence of array_like (fan_out,), optional
-            As they are, if not given.
+            One vector per layer. If not given, biases are unchanged.
         masks : sequence of array_like (fan_out, fan_in) or None, optional
-            Which weights are live from now on: booleans, or zeros and ones. Where there is None, or no masks are given,
-            the present mask stays.
+            Which weights are live from now on: booleans, or zeros and ones. If not given, or None for a layer, the
+            present mask stays.
 
         Raises
         ------
         ValueError
-            If an argument is not as described. Nothing is then changed.
+            If an argument is not as described. The network is then unchanged.
 
         Examples
         --------
@@ -246,27 +245,27 @@ class MLP(check.Checked, Network):
 
     @property
     def effective_sparsity(self) -> float:
-        """Like `sparsity`, with weights counted as pruned that lie on no path of live weights from input to output.
+        """Like `sparsity`, but weights on no path of live weights from an input to an output also count as pruned.
 
-        What pruning methods are to be compared by (Vysogorets and Kempe 2023): the other weights do no work.
+        The fair measure for comparing pruning methods (Vysogorets and Kempe 2023), because such weights do no work.
         """
         return (self.total_weights - self.state.storage.paths()[0]) / self.total_weights
 
     @property
     def dead_units(self) -> list[int]:
-        """How many units of each hidden layer no path of live weights leads through; `freeze` drops them."""
+        """Number of units in each hidden layer that are on no path of live weights; `freeze` drops them."""
         return self.state.storage.paths()[1]
 
     def freeze(self) -> FrozenMLP:
-        """A form for inference only, of what the outputs depend on.
+        """Return an inference-only copy of the parts that the outputs depend on.
 
-        Units that reach no output are dropped. Units that no input reaches are constant: they are dropped, too, and
-        what they give is added to the biases of the next layer. This network stays as it is.
+        Units with no path to an output are dropped. Units that no input reaches are constant; they are dropped too, and
+        their contribution is added to the biases of the next layer. This network is unchanged.
 
         Returns
         -------
         FrozenMLP
-            With `logits`, `predict` and `predict_proba`, equal to this network's but for rounding.
+            Its `logits`, `predict` and `predict_proba` equal this network's up to rounding.
 
         Examples
         --------
@@ -283,7 +282,7 @@ class MLP(check.Checked, Network):
 
 
 class _Settings(NamedTuple):
-    """What a file says of the network besides its arrays."""
+    """The settings in a network file."""
 
     sizes: list[int]
     activation: str
@@ -293,7 +292,7 @@ class _Settings(NamedTuple):
 
 
 def load(path: str | os.PathLike[str]) -> MLP | FrozenMLP:
-    """Read a network that `MLP.save` or `FrozenMLP.save` wrote.
+    """Load a network that `MLP.save` or `FrozenMLP.save` wrote.
 
     Parameters
     ----------
@@ -303,12 +302,12 @@ def load(path: str | os.PathLike[str]) -> MLP | FrozenMLP:
     Returns
     -------
     MLP or FrozenMLP
-        With the weights, masks and settings it was saved with; what was saved frozen is frozen.
+        The network with its weights, masks and settings; a `FrozenMLP` if one was saved.
 
     Raises
     ------
     ValueError
-        If there is no such file, or it is not one of fastprune's, truncated, or damaged.
+        If the file does not exist, was not written by fastprune, or is truncated or damaged.
 
     Examples
     --------
@@ -323,15 +322,15 @@ def load(path: str | os.PathLike[str]) -> MLP | FrozenMLP:
     path = check.path("path", path)
     try:
         return _from_arrays(read_npz(path))
-    except Exception as error:  # of whatever kind: the file may hold any nonsense
-        fault = f"no array {error} in it" if isinstance(error, KeyError) else error or type(error).__name__
+    except Exception as error:  # a damaged file can raise almost anything
+        fault = f"array {error} is missing" if isinstance(error, KeyError) else error or type(error).__name__
         raise ValueError(f"path: expected a network saved by fastprune, got {path!r} ({fault})") from error
 
 
 def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP | FrozenMLP:
-    """The network of a file's arrays; memory is taken only for what these have been found to hold."""
+    """Build the network from a file's arrays; memory is allocated only for what they are known to hold."""
     if arrays["fastprune_format"] not in range(1, FORMAT + 1):
-        raise ValueError(f"format {arrays['fastprune_format']}, this version reads 1 to {FORMAT}")
+        raise ValueError(f"format {arrays['fastprune_format']}; this version reads 1 to {FORMAT}")
     settings = _Settings(**json.loads(str(arrays["settings"])))
     sizes, dtype = _sizes(settings.sizes), _dtype(settings.dtype)
     total = [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)]
@@ -352,7 +351,7 @@ def _sizes(sizes: Sequence[int]) -> list[int]:
         raise ValueError(f"sizes: expected at least two layer sizes, got {sizes!r}")
     checked = [check.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
     if sum(fan_in * fan_out for fan_in, fan_out in pairwise(checked)) > 2**60:
-        raise ValueError(f"sizes: expected weights that can be counted, got {sizes}")
+        raise ValueError(f"sizes: expected at most 2**60 weights, got {sizes}")
     return checked
 
 
@@ -370,7 +369,7 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
         result = np.dtype(object)
     if result.name not in ("float32", "float64"):
         raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-    return np.dtype(result.name)  # in this machine's order of bytes
+    return np.dtype(result.name)  # native byte order
 
 
 def _executions(execution: str | Sequence[str], layers: int) -> list[str]:
@@ -383,10 +382,10 @@ def _executions(execution: str | Sequence[str], layers: int) -> list[str]:
 
 
 def _initial(count: int, shape: list[int], initialization: str | float, rng: np.random.Generator) -> Floats:
-    """Values of the `count` weights of a layer of this shape, (fan_in, fan_out), that are live."""
+    """Draw the values of the `count` live weights of a layer of shape (fan_in, fan_out)."""
     if count == 0:
         return np.empty(0)
-    # A unit's live weights are what its sum is made of.
+    # Mean numbers of live weights per unit: only these contribute to its sum.
     fan_in, fan_out = (end * count / (shape[0] * shape[1]) for end in shape)
     if initialization == "glorot":
         bound = (6 / (fan_in + fan_out)) ** 0.5

@@ -1,4 +1,4 @@
-"""A bar for a training that a person waits for."""
+"""The progress bar."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from fastprune.records import Progress
 
 Callback = Callable[[Progress], bool | None]
-"""What `fit` and `run` tell of their progress; it ends them by returning True."""
+"""Called by `fit` and `run` with their progress; returning True ends them."""
 
 
 def ends(answer: object) -> bool:
-    """Whether a callback's answer is True, of Python's or, as comparisons of arrays give it, of NumPy's."""
+    """Whether a callback returned True: Python's, or NumPy's (from comparing arrays)."""
     return isinstance(answer, bool | np.bool_) and bool(answer)
 
 
 @contextmanager
 def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None]:
-    """The callback, or with `progress` one that also moves a bar: epoch or round, loss, accuracy, pace, time left."""
+    """Yield the callback, or with `progress` one that also shows a bar (see `Trainer.fit` and `Pruner.run`)."""
     if not progress:
         yield callback
         return
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # here: few want it, and it takes 0.1 s
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # imported here because it takes 0.1 s
     from rich.progress import Progress as Bar
 
     columns = TextColumn("{task.description}"), BarColumn(10), TextColumn("{task.fields[said]}"), TimeRemainingColumn()
     bar = Bar(*columns)
-    try:  # not `with bar`: Ctrl-C while it starts would leave it there
+    try:  # not `with bar`: Ctrl-C during its start would leave the bar behind
         bar.start()
         task = bar.add_task("", total=None, said="")
 
@@ -46,7 +46,7 @@ def shown(progress: bool, callback: Callback | None) -> Iterator[Callback | None
 
 
 def _said(now: Progress) -> str:
-    """Loss, accuracy, held-out accuracy (or loss), steps a second: short, for terminals of 80 columns."""
+    """Format loss, accuracy, held-out accuracy (or loss) and steps per second, to fit terminals of 80 columns."""
     said = [f"loss {now.loss:.4f}"]
     if now.train is not None and now.train.accuracy is not None:
         said.append(f"acc {now.train.accuracy:.3f}")

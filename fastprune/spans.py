@@ -1,4 +1,4 @@
-"""Spans of training steps, each one call of the kernel."""
+"""Spans: runs of training steps in one kernel call each."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = {"sgd": SGD, "adam": ADAM}
 
-# Work of one kernel call, in floating-point operations: with batches of 128, 25 to 121 ms on an AMD EPYC. A fixed
-# number, never a measured time: where a span ends decides which state can be restored, the same on every run. Whole
-# fits take 1.0 to 1.25 times as long with 2e8, 1.1 to 2.3 with 2e7, and 0.94 to 1.06 with 2e10, 2 to 13 calls a second.
+# Work of one kernel call, in floating-point operations: 25 to 121 ms with batches of 128 on an AMD EPYC. It must not
+# depend on measured time: the ends of spans decide which state can be restored, and must be the same on every run. Fits
+# take 1.0 to 1.25 times as long with 2e8, 1.1 to 2.3 with 2e7, and 0.94 to 1.06 with 2e10, at 2 to 13 calls a second.
 _SPAN_FLOP = 2e9
 
-# What a step costs besides its products. Without it, 60,000 steps of 8-4-2 (1.1 s) were one call; with 1e7, spans were
-# so short that they took 1.13 times as long.
+# Fixed cost of a step. Without it, 60,000 steps of 8-4-2 (1.1 s) were a single call; with 1e7, spans were so short that
+# fits took 1.13 times as long.
 _STEP_FLOP = 1e6
 
 
 def span_length(trainer: Trainer, batch: int, batches: int, every_epoch: bool) -> int:
-    """Steps of one kernel call: a multiple of the epoch's batches, or fewer than these."""
+    """Number of steps in one kernel call: whole epochs, or less than one epoch."""
     weights = trainer.network.state.storage.layout.biases[0]
     span = max(1, int(_SPAN_FLOP / (6 * weights * batch + _STEP_FLOP)))
     if span < batches:
@@ -47,7 +47,7 @@ def span_length(trainer: Trainer, batch: int, batches: int, every_epoch: bool) -
 def prepare(
     trainer: Trainer, state: State, samples: Samples, batch: int, loss: str, threads: Threads
 ) -> Callable[[Floats, Ints, Floats, int], int]:
-    """What makes a span of steps on a state, with a trainer's settings as they are now."""
+    """Return a function that runs a span of steps on `state` with the trainer's present settings."""
     layout = state.storage.layout
     space = workspace(np.arange(len(samples.x)), -(-batch // LANES), layout, state.values.dtype, training=True)
     gradient = np.zeros_like(state.values)
@@ -69,7 +69,7 @@ def prepare(
 
 
 def _keep(trainer: Trainer) -> Floats:
-    """The probability with which each level's units are kept; see `Workspace.keep`."""
+    """Probability of keeping a unit, for each level; see `Workspace.keep`."""
     density = 1 - np.array(trainer.network.layer_sparsity[:-1])
     hidden = trainer.dropout * (np.sqrt(density) if trainer.scale_dropout else np.ones_like(density))
     return 1 - np.concatenate([[trainer.input_dropout], hidden, [0.0]])

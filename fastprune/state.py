@@ -1,8 +1,8 @@
-"""All that training and pruning change, as one object.
+"""Everything that training and pruning change, as one object.
 
-A network holds one `State`. Training writes into its arrays. What changes which weights are live - a prune, regrowth, a
-rewind, weights from elsewhere - makes a new `State` by `State.stored_in`, and puts it in its place by one assignment,
-so that Ctrl-C cannot leave half of it.
+A network holds one `State`. Training writes into its arrays. Operations that change which weights are live (pruning,
+regrowth, rewinding, setting weights) build a new `State` with `State.stored_in` and replace the old one in a single
+assignment, so that Ctrl-C cannot leave a half-changed network.
 """
 
 import io
@@ -24,7 +24,7 @@ _VECTORS = ("values", "velocity", "square")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class State:
-    """What `Trainer.snapshot` copies and `Trainer.restore` puts back.
+    """Parameters, masks and optimizer state: what `Trainer.snapshot` copies and `Trainer.restore` puts back.
 
     Attributes
     ----------
@@ -33,11 +33,11 @@ class State:
     values : ndarray (P,)
         The parameters.
     velocity, square : ndarray (P,) or (0,)
-        What the optimizer keeps of each: momentum, or Adam's two moments. Empty if it keeps no such thing.
+        The optimizer's vectors: momentum, or Adam's two moments. Empty if the optimizer does not use them.
     updates : ndarray of int64 (1,)
-        The optimizer's updates so far.
+        Number of updates the optimizer has made.
     owner : object
-        Identifies the trainer to whom `velocity`, `square` and `updates` belong; any other one starts from 0.
+        Identifies the trainer that `velocity`, `square` and `updates` belong to; any other trainer starts from 0.
     """
 
     storage: Storage
@@ -49,15 +49,15 @@ class State:
 
     @classmethod
     def empty(cls, sizes: list[int], execution: list[str], activation: int, dtype: npt.DTypeLike) -> Self:
-        """A network without live weights, whose biases are 0, that nobody has trained."""
+        """Make the state of an untrained network without live weights and with biases of 0."""
         storage = from_positions(sizes, execution, activation, [np.empty(0, np.int64)] * len(execution))
         nothing = np.empty(0, dtype)
         return cls(storage, np.zeros(storage.live.size, dtype), nothing, nothing, np.zeros(1, np.int64))
 
     def stored_in(self, storage: Storage) -> Self:
-        """The same network as another storage has it: where other weights are live, or layers run another way.
+        """Move the network to another storage, with other live weights or other layers stored sparse.
 
-        Weights that are live in both keep their values and what the optimizer keeps of them. All others are 0.
+        Weights that are live in both keep their value and optimizer state. All others are 0.
         """
         sources = storage.sources(self.storage)
         kept = (sources >= 0) & (storage.live > 0)
@@ -65,11 +65,11 @@ class State:
         return replace(self._with(*vectors), storage=storage, updates=self.updates.copy())
 
     def with_live(self, positions: Sequence[Ints | None]) -> Self:
-        """The same network with these live weights, see `Storage.with_live`; new ones are 0."""
+        """Return the network with these live weights (see `Storage.with_live`); new ones are 0."""
         return self.stored_in(self.storage.with_live(positions))
 
     def with_values(self, weights: Iterable[npt.NDArray[Any]], biases: Sequence[npt.NDArray[Any]]) -> Self:
-        """The same live weights with these values, one vector a layer, in C order; and biases."""
+        """Return the network with new values for the live weights (one vector per layer, in C order) and the biases."""
         values = np.zeros_like(self.values)
         for (low, high), layer in zip(pairwise(self.storage.layout.weights.tolist()), weights, strict=True):
             values[low:high][self.storage.live[low:high] > 0] = layer
@@ -77,12 +77,12 @@ class State:
         return replace(self, values=values)
 
     def rewound(self, earlier: "State") -> Self:
-        """Parameters and optimizer as they were in an earlier state, with the present masks.
+        """Return the parameters and optimizer state of an earlier state, with the present masks.
 
         Raises
         ------
         ValueError
-            If weights that are live now were not so then.
+            If a weight that is live now was not live then.
         """
         for layer in range(len(self.storage.execution)):
             if not np.isin(self.storage.positions(layer), earlier.storage.positions(layer), assume_unique=True).all():
@@ -92,15 +92,15 @@ class State:
 
     @property
     def vectors(self) -> tuple[Floats, Floats, Floats]:
-        """The parameters, and what the optimizer keeps of each."""
+        """The parameters and the optimizer's two vectors."""
         return self.values, self.velocity, self.square
 
     def copy(self) -> Self:
-        """The same, in memory of its own."""
+        """Copy the state; the two share no memory."""
         return replace(self._with(*(vector.copy() for vector in self.vectors)), updates=self.updates.copy())
 
     def begun(self, owner: object, squares: bool) -> Self:
-        """The same parameters, for an optimizer that has made no update; with `squares` it keeps two vectors."""
+        """Return the parameters with a fresh optimizer state, which has `square` only if `squares`."""
         velocity = np.zeros_like(self.values)
         square = np.zeros(velocity.size if squares else 0, velocity.dtype)
         return replace(self, velocity=velocity, square=square, updates=np.zeros(1, np.int64), owner=owner)
@@ -111,12 +111,12 @@ class State:
         return f"State({sizes}, {live:,} of {total:,} weights live, {self.updates[0]:,} updates)"
 
     def check(self) -> None:
-        """Refuse what no training leaves behind.
+        """Check that the state is one that training can produce.
 
         Raises
         ------
         ValueError
-            If a vector does not fit the storage, or holds what it cannot.
+            If a vector does not fit the storage or holds impossible values.
         """
         if not isinstance(self.storage, Storage):
             raise ValueError(f"storage: expected a Storage, got {type(self.storage).__name__}")
@@ -125,7 +125,7 @@ class State:
             if not isinstance(vector, np.ndarray) or vector.dtype not in (np.float32, np.float64):
                 raise ValueError(f"{name}: expected an array of float32 or float64, got {vector!r:.60}")
             if vector.dtype != self.values.dtype:
-                raise ValueError(f"{name}: expected {self.values.dtype}, as the values have, got {vector.dtype}")
+                raise ValueError(f"{name}: expected {self.values.dtype}, the dtype of values, got {vector.dtype}")
             if vector.shape != (size,) and (name == "values" or vector.shape != (0,)):
                 raise ValueError(f"{name}: expected shape ({size},), got {vector.shape}")
             if not all_finite(vector):
@@ -139,18 +139,18 @@ class State:
             raise ValueError(f"updates: expected int64 (1,) of at least 0, got {updates!r:.60}")
 
     def to_bytes(self) -> bytes:
-        """The state as the content of an `.npz` file without pickles, of the size of its live parameters.
+        """Serialize the state as an `.npz` file without pickles, which holds only live parameters.
 
         Returns
         -------
         bytes
-            For `from_bytes`. The same state gives the same bytes.
+            Input for `from_bytes`. The same state gives the same bytes.
 
         Examples
         --------
         >>> import fastprune as fp
         >>> trainer = fp.Trainer(fp.MLP([4, 3], seed=1))
-        >>> kept = trainer.snapshot().to_bytes()  # to be written to a file, say
+        >>> kept = trainer.snapshot().to_bytes()  # can be written to a file
         >>> other = fp.Trainer(fp.MLP([4, 3], seed=2))
         >>> other.restore(fp.State.from_bytes(kept))
         >>> bool((other.network.weights[0] == trainer.network.weights[0]).all())
@@ -161,17 +161,17 @@ class State:
         vectors = [vector[live] if vector.size else vector for vector in self.vectors]
         arrays = self.storage.to_arrays() | dict(zip(_VECTORS, vectors, strict=True))
         arrays["updates"] = self.updates.reshape(())
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # taken for `allow_pickle`
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy takes an array for `allow_pickle`
         return file.getvalue()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """The state that `to_bytes` wrote.
+        """Read a state that `to_bytes` wrote.
 
         Raises
         ------
         ValueError
-            If it is not the whole of what `to_bytes` gave.
+            If `content` is not the complete output of `to_bytes`.
         """
         try:
             arrays = read_npz(io.BytesIO(content))
@@ -188,9 +188,9 @@ class State:
             values, velocity, square = vectors
             state = cls(storage, values, velocity, square, arrays["updates"].reshape(1))
             state.check()
-        except Exception as error:  # whatever it is: nonsense can go wrong in any way
+        except Exception as error:  # damaged content can raise almost anything
             raise ValueError(
-                f"content: expected what State.to_bytes gave, got something else ({error or type(error).__name__})"
+                f"content: expected bytes from State.to_bytes, got something else ({error or type(error).__name__})"
             ) from error
         return state
 

@@ -1,6 +1,6 @@
-"""How the parameters of a network are stored: each layer dense or sparse, and where everything lies.
+"""How the parameters of a network are stored: which layers are dense or sparse, and where everything lies.
 
-A storage never changes. Pruning and regrowing make a new one, which tells where each of its parameters was in the old.
+A storage never changes. Pruning and regrowing make a new one, which knows where each of its parameters was in the old.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ from fastprune.kernels.tile import STEP
 
 EXECUTIONS = ("auto", "dense", "sparse")
 
-# The rule, from bench/test_rule.py: a sparse pass does what it does nearly as fast as BLAS, so that it wins as soon as
-# a fair part of the weights is gone; with few outputs BLAS is slow, and loses at any density.
+# The rule, from bench/test_rule.py: per weight, a sparse pass is nearly as fast as BLAS, so it wins once a fair part of
+# the weights is pruned. With few outputs BLAS is slow and loses at any density.
 _DENSITY = 0.7
 _FEW_OUTPUTS = 32
 
-# A layer is walked in blocks of so many units of the other end if its lines have on average so many weights in each.
-# 128 rows of 64 lanes of float32 fill 32 KiB, and stay in the nearest cache from line to line. On an AMD EPYC (Zen 3,
+# A layer is visited in blocks of _BLOCK_UNITS units of the other end if a line has on average _BLOCK_WEIGHTS weights in
+# each. 128 rows of 64 float32 lanes fill 32 KiB and stay in the nearest cache from line to line. On an AMD EPYC (Zen 3,
 # 512 KiB of L2), a step of 784-1024-1024-10 without blocks takes 1.16 to 1.21 times as long at density 0.5, but one of
-# 4096-4096-1000 at 0.2 only 0.81 to 0.85; blocked all the same, both take 1.16 to 1.28 at 0.1, 1.23 to 1.30 at 0.05.
+# 4096-4096-1000 at 0.2 only 0.81 to 0.85. Always in blocks, both take 1.16 to 1.28 at 0.1, 1.23 to 1.30 at 0.05.
 _BLOCK_UNITS = 128
 _BLOCK_WEIGHTS = 24
 
@@ -35,15 +35,15 @@ _MOST = 2**31 - 1
 
 
 def runs_sparse(fan_in: int, fan_out: int, live: int) -> bool:
-    """The rule of "auto": whether a layer of this shape with so many live weights is stored sparsely."""
+    """The rule of "auto": whether a layer of this shape with `live` live weights is stored sparse."""
     return fan_out <= _FEW_OUTPUTS or live < _DENSITY * fan_in * fan_out
 
 
 class Pattern(NamedTuple):
-    """Which weights a sparse layer stores, in C order: output o has numbers pointers[o] to pointers[o + 1]."""
+    """Which weights a sparse layer stores, in C order: output o has weights pointers[o] to pointers[o + 1]."""
 
     pointers: Ints  # (O + 1,)
-    columns: Indices  # the input
+    columns: Indices  # input of each weight
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Storage:
     sizes : list of int
         Units of each level.
     execution : list of str
-        How each layer is to be stored: "dense", "sparse", or "auto", by the rule.
+        How each layer should be stored: "dense", "sparse", or "auto" (by the rule).
     patterns : list of Pattern or None
         Pointers and columns of each sparse layer; None for a dense layer.
     live : ndarray of uint8 (P,)
-        1 where a stored parameter is live. Sparse layers store no others.
+        1 where a stored parameter is live. Sparse layers store only live weights.
     layout : Layout
-        The same for the kernels.
+        The same information in the form that kernels take.
     """
 
     sizes: list[int]
@@ -74,7 +74,7 @@ class Storage:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what the rest follows from."""
+        """Pickle only what the rest can be rebuilt from."""
         return Storage.from_arrays, (self.to_arrays(),)
 
     @property
@@ -93,7 +93,7 @@ class Storage:
         return ["dense" if pattern is None else "sparse" for pattern in self.patterns]
 
     def positions(self, layer: int) -> Ints:
-        """The layer's live weights as indices into its (fan_out, fan_in) array in C order, ascending."""
+        """Return the layer's live weights as ascending indices into its (fan_out, fan_in) array in C order."""
         pattern, fan_in = self.patterns[layer], self.sizes[layer]
         if pattern is None:
             low, high = self.layout.weights[layer : layer + 2]
@@ -102,7 +102,7 @@ class Storage:
         return rows * fan_in + pattern.columns
 
     def pattern(self, layer: int) -> Pattern:
-        """Which of the layer's weights are live, however it is stored."""
+        """Return which of the layer's weights are live, however it is stored."""
         return self.patterns[layer] or _by_position(self.positions(layer), *self.sizes[layer : layer + 2])
 
     def same_live(self, other: "Storage") -> bool:
@@ -113,7 +113,7 @@ class Storage:
         )
 
     def matrix(self, layer: int, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The layer's part of a vector (P,) as a new (fan_out, fan_in) array; 0 where nothing is stored."""
+        """Return the layer's part of a vector (P,) as a new (fan_out, fan_in) array, 0 where nothing is stored."""
         low, high = self.layout.weights[layer : layer + 2]
         fan_in, fan_out = self.sizes[layer : layer + 2]
         if self.patterns[layer] is None:
@@ -123,16 +123,16 @@ class Storage:
         return full.reshape(fan_out, fan_in)
 
     def with_live(self, positions: Sequence[Ints | None]) -> "Storage":
-        """The storage of the same network in which each layer has the live weights at these ascending positions.
+        """Return the network's storage with the live weights of each layer at these ascending positions.
 
-        None stands for all. Layers that run by the rule are stored as it has it for so many weights.
+        None means all weights. "auto" layers are stored as the rule says for the new number of live weights.
         """
         return from_positions(self.sizes, self.execution, self.layout.activation, positions)
 
     def sources(self, old: "Storage") -> Ints:
-        """Where each stored parameter comes from, (P,): its index in `old`, another storage of the network, or -1.
+        """Return the index of each stored parameter in `old`, another storage of the network: (P,).
 
-        -1 marks weights that `old` does not store. One that it stores but that is not live there is 0 there.
+        It is -1 for weights that `old` does not store. Weights that `old` stores but that are not live are 0 there.
         """
         parts: list[Ints] = []
         for layer, (low, high) in enumerate(pairwise(self.layout.weights.tolist())):
@@ -155,7 +155,7 @@ class Storage:
         return np.concatenate(parts)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What `from_arrays` makes the same storage of."""
+        """Return the arrays from which `from_arrays` rebuilds this storage."""
         arrays: dict[str, npt.NDArray[Any]] = {
             "sizes": np.array(self.sizes),
             "execution": np.array(self.execution),
@@ -168,16 +168,16 @@ class Storage:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> "Storage":
-        """The storage that `to_arrays` wrote down, among other arrays.
+        """Rebuild a storage from the output of `to_arrays`; other arrays are ignored.
 
         Raises
         ------
         ValueError, KeyError
-            If these are no such arrays.
+            If the arrays are not output of `to_arrays`.
         """
         sizes, execution, activation = (arrays[name].tolist() for name in ("sizes", "execution", "activation"))
         if arrays["sizes"].dtype.kind not in "iu" or arrays["sizes"].ndim != 1 or len(sizes) < 2 or min(sizes) < 1:
-            raise ValueError(f"sizes: expected units of at least two levels, got {sizes}")
+            raise ValueError(f"sizes: expected the units of at least two levels, got {sizes}")
         if len(execution) != len(sizes) - 1 or not set(execution) <= set(EXECUTIONS):
             raise ValueError(f"execution: expected one of {EXECUTIONS} for each layer, got {execution}")
         if activation not in CODES:
@@ -186,7 +186,7 @@ class Storage:
         return from_positions(sizes, execution, int(activation), positions)
 
     def gaps(self, layer: int) -> Ints | None:
-        """The distances between the layer's live weights, in as few bytes each as hold them; None if all are live."""
+        """Return the distances between live weights, in the smallest integer type that fits; None if all are live."""
         positions = self.positions(layer)
         if positions.size == self.sizes[layer] * self.sizes[layer + 1]:
             return None
@@ -194,7 +194,7 @@ class Storage:
         return gaps.astype(np.min_scalar_type(int(gaps.max(initial=0))))
 
     def paths(self) -> tuple[int, list[int]]:
-        """How many live weights lie on a path of live weights from an input to an output; dead units of each level.
+        """Count the live weights on paths of live weights from an input to an output, and the dead units of each level.
 
         A hidden unit is dead if no such path leads through it.
         """
@@ -224,9 +224,9 @@ def _marked(size: int, indices: Ints | Indices) -> npt.NDArray[np.bool_]:
 def from_positions(
     sizes: list[int], execution: list[str], activation: int, positions: Sequence[Ints | None]
 ) -> Storage:
-    """The storage in which each layer has the live weights at these ascending positions (see `Storage.positions`).
+    """Make the storage in which each layer has the live weights at these ascending positions (see `Storage.positions`).
 
-    None stands for all. A layer that is stored densely has `live` set only there.
+    None means all weights. In a dense layer, `live` is 1 at these positions only.
 
     Raises
     ------
@@ -251,12 +251,12 @@ def from_positions(
 
 
 def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_total_weights: Sequence[int]) -> list[Ints | None]:
-    """The live weights of layers of these sizes, from their `gaps_0` and so on, where not all are live.
+    """Return the positions of each layer's live weights from the arrays `gaps_0`, `gaps_1`, ...; None if all are live.
 
     Raises
     ------
     ValueError
-        If they are not within the layer.
+        If a position is outside its layer.
     """
     positions: list[Ints | None] = []
     for layer, size in enumerate(layer_total_weights):
@@ -265,13 +265,13 @@ def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_total_weights: Se
             raise ValueError(f"gaps_{layer}: expected whole numbers, got {gaps.dtype}")
         where = None if gaps is None else np.cumsum(gaps, dtype=np.int64) - 1
         if where is not None and where.size and (where[0] < 0 or where[-1] >= size or (where[1:] <= where[:-1]).any()):
-            raise ValueError(f"gaps_{layer} lead out of the layer")
+            raise ValueError(f"gaps_{layer} points outside the layer")
         positions.append(where)
     return positions
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Floats:
-    """An array that begins on a 64-byte boundary, where a vector does not straddle two cache lines."""
+    """Allocate an array that begins on a 64-byte boundary, so that vectors do not straddle two cache lines."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
@@ -279,18 +279,18 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Floats:
 
 
 def stored_sparsely(execution: str, fan_in: int, fan_out: int, live: int) -> bool:
-    """Whether a layer is stored sparsely: as `execution` has it, or by the rule.
+    """Whether a layer is stored sparse, according to `execution` or the rule.
 
     Raises
     ------
     ValueError
-        If 32-bit indices do not reach so far.
+        If the layer is too large for 32-bit indices.
     """
     sparse = runs_sparse(fan_in, fan_out, live) if execution == "auto" else execution == "sparse"
     if sparse and max(live, fan_in, fan_out) > _MOST:
         raise ValueError(
-            f"sizes: expected at most {_MOST:,} units and weights in a sparse layer, got {live:,} weights in one of "
-            f"{fan_in:,} to {fan_out:,} units"
+            f"sizes: expected at most {_MOST:,} units and weights in a sparse layer, got {live:,} weights in a layer "
+            f"of {fan_in:,} to {fan_out:,} units"
         )
     return sparse
 
@@ -319,7 +319,7 @@ def _storage(
         positions_in.append(back[2])
     outputs = Lines(_bounds(starts_out), _flat(starts_out), _bounds(others_out), _flat(others_out), _NO_INDICES)
     inputs = Lines(_bounds(starts_in), _flat(starts_in), _bounds(others_in), _flat(others_in), _flat(positions_in))
-    # The indices are kept once: these are views.
+    # Views, so that the indices are stored only once.
     columns_of = [outputs.others[low:high] for low, high in pairwise(outputs.entries)]
     patterns = [w and Pattern(w.pointers, columns) for w, columns in zip(patterns, columns_of, strict=True)]
 
@@ -343,7 +343,7 @@ def _storage(
 
 
 def _units(sizes: list[int], patterns: list[Pattern | None]) -> list[Indices]:
-    """The units of each level that are computed; see `Layout`."""
+    """Return the computed units of each level; see `Layout`."""
     units = [np.arange(sizes[-1], dtype=_INDEX)]
     for layer in range(len(patterns) - 1, -1, -1):
         w = patterns[layer]
@@ -357,7 +357,7 @@ def _units(sizes: list[int], patterns: list[Pattern | None]) -> list[Indices]:
 
 
 def _table(pointers: Ints, others: Indices, ends: int) -> Ints:
-    """Where each line's blocks begin and end, (B + 1, lines); `others`, ascending within a line, are below `ends`."""
+    """Return where each line's blocks begin and end, (B + 1, lines); `others` ascend within a line, below `ends`."""
     lines = pointers.size - 1
     blocks = -(-ends // _BLOCK_UNITS)
     if others.size < _BLOCK_WEIGHTS * blocks * lines:
@@ -368,8 +368,8 @@ def _table(pointers: Ints, others: Indices, ends: int) -> Ints:
 
 
 def _mirror(w: Pattern, fan_in: int, below: Indices, above: Indices) -> tuple[Ints, Indices, Indices]:
-    """Table, output units and positions of a layer's weights by input unit; of units that are computed only."""
-    from scipy.sparse import csr_array  # here, because importing it takes long
+    """Return table, output units and positions of a layer's weights by input unit, for computed units only."""
+    from scipy.sparse import csr_array  # imported here because it is slow
 
     used = _marked(w.pointers.size - 1, above)
     positions = np.flatnonzero(np.repeat(used, np.diff(w.pointers))).astype(_INDEX)

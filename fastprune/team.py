@@ -1,4 +1,4 @@
-"""Python's side of `kernels.team`: threads that enter one kernel together."""
+"""The Python side of `kernels.team`: threads that enter one kernel together."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ _Result = TypeVar("_Result")
 
 
 def count_threads(name: str, n_jobs: Any) -> int:
-    """Number of threads for `n_jobs`: as it is, or for -1 one for each core that this process may use."""
+    """Number of threads for `n_jobs`: the number itself, or for -1 the number of cores this process may use."""
     if isinstance(n_jobs, int) and n_jobs == -1:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(n_jobs, int) and n_jobs < 1:
@@ -29,7 +29,7 @@ def count_threads(name: str, n_jobs: Any) -> int:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[None]:
-    """Put Ctrl-C off until the block is over: in the middle of Python's own locks it could leave one held for good."""
+    """Delay Ctrl-C until the block ends: KeyboardInterrupt inside Python's own locks could leave one held forever."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
@@ -61,7 +61,7 @@ class Threads:
                 self._pool.shutdown()
 
     def run(self, call: Callable[[Team], _Result]) -> _Result:
-        """Let every thread make the call, with its place in the team; give what the calling thread's returns."""
+        """Let every thread call `call` with its place in the team; return the calling thread's result."""
         if self._pool is None:
             return call(Team(0, 1, np.zeros(LENGTH, np.int64)))
         with deferred_interrupt():
@@ -74,16 +74,16 @@ class Threads:
             try:
                 return call(Team(thread, self.count, barrier))
             except BaseException:
-                barrier[ABANDONED] = 1  # by this thread: the others would wait for it
+                barrier[ABANDONED] = 1  # or the others would wait for this thread
                 raise
 
         others: list[Future[_Result]] = []
         try:
             for thread in range(1, self.count):
-                others.append(pool.submit(enter, thread))  # noqa: PERF401 - also those before an error are waited for
+                others.append(pool.submit(enter, thread))  # noqa: PERF401 - after an error, wait for the earlier ones
             return enter(0)
         except BaseException:
-            barrier[ABANDONED] = 1  # not all may have been submitted
+            barrier[ABANDONED] = 1  # some threads may not have been submitted
             raise
         finally:
             for other in others:

@@ -214,7 +214,7 @@ def test_what_a_header_claims_is_compared_with_what_is_there_before_memory_is_ta
     bomb = b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line + bytes(100)
     path.write_bytes(written(TABLE | {"x": bomb}))
     with pytest.raises(
-        ValueError, match=r"x\.npy: expected 100 bytes, as are stored, got uint8 \(4611686018427387904,\)"
+        ValueError, match=r"x\.npy: its header says uint8 \(4611686018427387904,\), but 100 bytes are stored"
     ):
         fp.load_dataset(path)
 

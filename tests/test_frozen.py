@@ -93,7 +93,7 @@ def test_it_is_frozen_and_its_network_is_not():
     fp.Trainer(made).fit(x, y, 3)
     np.testing.assert_allclose(frozen.logits(x), then, rtol=1e-12, atol=1e-12)
     assert not np.allclose(made.logits(x), then)
-    with pytest.raises(ValueError, match="network: expected a trained network"):
+    with pytest.raises(ValueError, match="the loss of this network is not known yet"):
         frozen.predict(x)
 
 

@@ -86,7 +86,7 @@ def test_what_is_no_state_is_refused():
         np.savez(file, **{key: value for key, value in arrays.items() if key != name})
         bad.append(file.getvalue())
     for one in bad:
-        with pytest.raises(ValueError, match=r"content: expected what State.to_bytes gave, got something else"):
+        with pytest.raises(ValueError, match=r"content: expected bytes from State.to_bytes, got something else"):
             fp.State.from_bytes(one)
 
 
@@ -140,7 +140,7 @@ def test_bytes_that_no_training_left_are_refused(adam, change):
     """Vectors of other lengths were taken, and training then wrote out of bounds."""
     content = adam.snapshot().to_bytes()
     changed = rewritten(content, **change(dict(np.load(io.BytesIO(content)))))
-    with pytest.raises(ValueError, match=r"content: expected what State.to_bytes gave, got something else"):
+    with pytest.raises(ValueError, match=r"content: expected bytes from State.to_bytes, got something else"):
         fp.State.from_bytes(changed)
 
 
