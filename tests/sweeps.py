@@ -1,15 +1,37 @@
-"""What the tests of sweeps share: short ones, the command in a process of its own, and what it wrote."""
+"""What the tests of sweeps share: short ones, run in this process or as the command, and what they wrote."""
 
 import contextlib
 import csv
 import os
 import subprocess
 import sys
+from concurrent.futures import Executor, Future
 
 import psutil
 
+from fastprune.sweep import run_sweep
+from fastprune.sweep.config import parse
+
 SHORT = ["--hidden", "20-10", "--seeds", "0,1", "--epochs", "8", "--retrain-epochs", "4", "--rounds", "3"]
 SMALL = [*SHORT, "--q", "40"]
+
+
+class AtOnce(Executor):
+    """Does each task in this process, when it is handed in: to start others takes longer than a short sweep."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def run_here(*arguments, executor=None, quiet=True):
+    """The sweep of these flags in this process, without a report: the same results, and what failed."""
+    given = parse([str(argument) for argument in arguments]).sweep
+    return run_sweep(given, executor=executor or AtOnce(), workers=1, quiet=quiet, report=False)
 
 
 def command(*arguments):

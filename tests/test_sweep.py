@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sweeps import SHORT, SMALL, read, sweep
+from sweeps import SHORT, SMALL, read, run_here, sweep
 
 import fastprune as fp
 from fastprune.sweep import run as module
@@ -33,6 +33,7 @@ def done(tmp_path_factory):
     return folder / "results", result.stdout
 
 
+@pytest.mark.long
 def test_the_main_job_without_arguments(tmp_path):
     """The real thing, as the README has it: five seeds, to 98 % sparsity and beyond."""
     result = sweep(cwd=tmp_path)
@@ -153,11 +154,26 @@ def test_the_best_network_is_the_smallest_good_enough_on_held_out_samples(done):
     assert f"test accuracy {100 * accuracy:.2f} %" in out
 
 
-def test_quiet_says_nothing(tmp_path):
-    result = sweep(*SMALL, "--quiet", "--out", tmp_path / "a" / "b", cwd=tmp_path)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    files = {"results.csv", "results.jsonl", "seconds.csv", "best.npz", "report.html", "sweep.toml"}
-    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == files | {"plots", "networks", "store"}
+FILES = {"results.csv", "results.jsonl", "seconds.csv", "best.npz", "sweep.toml", "networks", "store"}
+
+
+def test_these_files_are_written_and_no_others(done):
+    assert {path.name for path in done[0].iterdir()} == FILES | {"report.html", "plots"}
+
+
+def test_quiet_says_nothing(tmp_path, capfd):
+    assert main([*SMALL, "--jobs", "1", "--quiet", "--out", str(tmp_path / "a" / "b")]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert (tmp_path / "a" / "b" / "results.csv").exists()
+
+
+def test_a_report_can_be_left_out_and_none_of_before_is_left(tmp_path, capsys):
+    run_here(*SMALL, "--out", tmp_path, quiet=False)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert f"Wrote {tmp_path / 'results.csv'}\n" in capsys.readouterr().out
+    (tmp_path / "report.html").write_text("of a smaller sweep")
+    run_here(*SMALL, "--seeds", "0,1,2", "--out", tmp_path)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_terminal_sees_a_bar(tmp_path):
@@ -192,78 +208,78 @@ def test_a_terminal_sees_a_bar(tmp_path):
 @pytest.mark.parametrize("rule", [["--rule", "sparsity", "--sparsity", "0.9"], ["--rule", "std", "--quality", "0.7"]])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_rules_and_scopes(tmp_path, rule, scope):
-    assert main([*SHORT, "--quiet", "--seeds", "0", *rule, "--scope", scope, "--out", str(tmp_path)]) == 0
+    run_here(*SHORT, "--seeds", "0", *rule, "--scope", scope, "--out", tmp_path)
     sparsities = [float(row["sparsity"]) for row in read(tmp_path / "results.csv")]
     assert sparsities == sorted(set(sparsities))
     if "sparsity" in rule:
         assert sparsities[-1] == pytest.approx(0.9, abs=1e-3)
 
 
-def test_mnist(tmp_path):
+def test_mnist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     arguments = ["--dataset", "mnist", "--data-dir", MNIST, "--hidden", "30", "--seeds", "0", "--epochs", "1"]
     more = ["--retrain-epochs", "1", "--rounds", "1", "--q", "50"]
-    result = sweep(*arguments, *more, cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
+    _, failures = run_here(*arguments, *more)
+    assert not failures
     (results,) = tmp_path.glob("runs/mnist-*/results.csv")
     rows = read(results)
     assert float(rows[1]["after_test_accuracy"]) > 0.9
 
 
-def test_a_failed_round_is_reported_as_failed(tmp_path):
+def test_a_failed_round_is_reported_as_failed(tmp_path, capsys):
     arguments = ["--q", "100", "--rounds", "2", "--scope", "layer"]
-    result = sweep(*SMALL, *arguments, "--out", tmp_path, cwd=tmp_path)
-    assert result.returncode == 0
-    assert "layer emptied (layer 0)" in result.stdout
-    assert "failed" in result.stdout
+    _, failures = run_here(*SMALL, *arguments, "--out", tmp_path, quiet=False)
+    out = capsys.readouterr().out
+    assert not failures
+    assert "layer emptied (layer 0)" in out
+    assert "failed" in out
     rows = read(tmp_path / "results.csv")
     assert [(row["round"], row["failed"]) for row in rows] == [("0", "False"), ("1", "True")] * 2
-    assert "0 (2 failed)" in result.stdout
+    assert "0 (2 failed)" in out
     assert all(row["after_validation_accuracy"] == "" for row in rows if row["failed"] == "True")
     assert fp.load(tmp_path / "best.npz").sparsity == 0
 
 
-def test_training_that_diverges_is_reported_and_the_rest_goes_on(tmp_path):
+def test_training_that_diverges_is_reported_and_the_rest_goes_on(tmp_path, capfd):
     """One dense network diverges, for both rules; those of the other learning rate are trained and pruned."""
     grid = ["--learning-rate", "0.1,1e30", "--rule", "percentile,std", "--seeds", "1"]
-    result = sweep(*SMALL, *grid, "--out", tmp_path, cwd=tmp_path)
-    assert result.returncode == 1
+    assert main([*SMALL, *grid, "--jobs", "1", "--out", str(tmp_path)]) == 1
     names = ", ".join(rf"learning_rate=1e\+30 rule={rule} seed=1" for rule in ("percentile", "std"))
-    assert re.fullmatch(rf"fastprune.sweep: {names}, dense training: the loss became (nan|inf) in .*\n", result.stderr)
+    error = capfd.readouterr().err
+    assert re.fullmatch(rf"fastprune.sweep: {names}, dense training: the loss became (nan|inf) in .*\n", error)
     rows = read(tmp_path / "results.csv")
     assert {row["learning_rate"] for row in rows} == {"0.1"}
     assert {row["rule"] for row in rows} == {"percentile", "std"}
     assert "the loss became" in (tmp_path / "report.html").read_text()
 
 
-def test_if_all_fails_there_is_nothing_to_report(tmp_path):
-    result = sweep(*SMALL, "--learning-rate", "1e30", "--out", tmp_path, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.count("\n") == 2
+def test_if_all_fails_there_is_nothing_to_report(tmp_path, capfd):
+    assert main([*SMALL, "--learning-rate", "1e30", "--jobs", "1", "--out", str(tmp_path)]) == 1
+    assert capfd.readouterr().err.count("\n") == 2
     assert read(tmp_path / "results.csv") == []
     assert not (tmp_path / "report.html").exists()
 
 
-def test_one_dense_network_serves_all_cells_that_share_it(tmp_path):
+def test_one_dense_network_serves_all_cells_that_share_it(tmp_path, capsys):
     grid = ["--rule", "percentile,std", "--scope", "layer,global", "--seeds", "0"]
-    result = sweep(*SMALL, *grid, "--out", tmp_path, cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
+    run_here(*SMALL, *grid, "--out", tmp_path, quiet=False)
+    out = capsys.readouterr().out
     assert len(list((tmp_path / "store" / "dense").iterdir())) == 1
-    assert len(re.findall(r" s +\d+ % .* dense  ", result.stdout)) == 1
+    assert len(re.findall(r" s +\d+ % .* dense  ", out)) == 1
     dense = [row for row in read(tmp_path / "results.csv") if row["round"] == "0"]
     assert len(dense) == 4
     assert len({row["after_test_loss"] for row in dense}) == 1
-    assert re.search(r"rule=std scope=layer +9\d\.\d\d +\d +\d", result.stdout)
+    assert re.search(r"rule=std scope=layer +9\d\.\d\d +\d +\d", out)
 
 
-def test_several_data_sets_have_a_best_network_each(tmp_path):
+def test_several_data_sets_have_a_best_network_each(tmp_path, capsys):
     arguments = [*SMALL, "--dataset", "wine", "--seeds", "0", "--out", tmp_path]
-    assert sweep(*arguments, "--quiet", cwd=tmp_path).returncode == 0
+    run_here(*arguments)
     assert [path.name for path in tmp_path.glob("best*")] == ["best.npz"]
-    result = sweep(*arguments, "--dataset", "digits,wine", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
+    run_here(*arguments, "--dataset", "digits,wine", quiet=False)
     assert fp.load(tmp_path / "best-digits.npz").sizes == [64, 20, 10, 10]
     assert fp.load(tmp_path / "best-wine.npz").sizes == [13, 20, 10, 3]
-    assert "Best of wine" in result.stdout
+    assert "Best of wine" in capsys.readouterr().out
     assert not (tmp_path / "best.npz").exists()  # it was of the smaller sweep
 
 
@@ -404,12 +420,13 @@ def test_a_folder_of_other_things_is_not_written_into(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
 
 
-def test_networks_that_learn_nothing_come_with_advice(tmp_path):
+def test_networks_that_learn_nothing_come_with_advice(tmp_path, capsys):
     rng = np.random.default_rng(0)
     x = 1000 * rng.random((60, 4)) + 1000
     np.savetxt(tmp_path / "own.csv", np.c_[x, np.arange(60) % 3], delimiter=",")
-    result = sweep(*SMALL, "--dataset", "own.csv", "--learning-rate", "0.5", "--out", "out", cwd=tmp_path)
-    assert "features scaled to about 1" in result.stdout
+    own = tmp_path / "own.csv"
+    run_here(*SMALL, "--dataset", own, "--learning-rate", "0.5", "--out", tmp_path / "out", quiet=False)
+    assert "features scaled to about 1" in capsys.readouterr().out
 
 
 def test_interrupted_before_it_begins(monkeypatch, capsys):
