@@ -38,7 +38,7 @@ from fastprune.records import (
     Scores,
 )
 from fastprune.rules import RULES, to_unit
-from fastprune.schedules import LearningRates, learning_rates
+from fastprune.schedules import LearningRates, learning_rates, part_of
 from fastprune.selection import Selection
 from fastprune.state import State
 from fastprune.team import Threads
@@ -177,7 +177,7 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
                 plan.data,
                 plan.loss,
                 length,
-                schedule=plan.schedule if plan.restarts else _part(plan.schedule, plan.epochs, number),
+                schedule=plan.schedule if plan.restarts else part_of(plan.schedule, plan.epochs, number),
                 held_out=plan.validation,
                 callback=callback and told,
             )
@@ -327,9 +327,3 @@ def _adapted(record: PruneRecord, epochs: int, dense_epochs: int) -> float:
     went = record.removed / (record.removed - record.grown + record.live) if record.removed else 1.0
     share = epochs / dense_epochs if dense_epochs and epochs else 1.0
     return min(1.0, max(share, record.removed_norm / math.sqrt(went)))
-
-
-def _part(schedule: LearningRates, lengths: list[int], number: int) -> LearningRates:
-    """The part of a schedule over all rounds that falls to round `number`, from 0."""
-    done, length, total = sum(lengths[:number]), lengths[number], sum(lengths)
-    return lambda progress: schedule((done + length * progress) / total)

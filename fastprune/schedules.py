@@ -280,3 +280,9 @@ def amounts(name: str, value: Any) -> Sequence[Amount]:
         raise ValueError(f"{name}: expected a sequence of at least one number, got {value!r}")
     schedule: Sequence[Amount] = value
     return schedule
+
+
+def part_of(schedule: LearningRates, lengths: Sequence[int], number: int) -> LearningRates:
+    """Return the part of a schedule over several trainings, of so many epochs, that falls to one of them, from 0."""
+    done, length, total = sum(lengths[:number]), lengths[number], sum(lengths)
+    return lambda progress: schedule((done + length * progress) / total)

@@ -57,7 +57,7 @@ ALLOWED = {
     "sensitivity": PRUNING,
     "rounds": {*PRUNING, "training"},
     "pruner": {*PRUNING, "rounds", "trainer"},
-    "sweep": {*PRUNING, "lazy", "spans", "trainer", "pruner", "datasets"},
+    "sweep": {*PRUNING, "lazy", "rounds", "spans", "trainer", "pruner", "datasets"},
     "__init__": {*PRUNING, "lazy", "trainer", "pruner", "datasets"},
 }
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastprune.sweep.config import Settings, Sweep, parse
+from fastprune.sweep.config import Sweep, parse, presets
+from fastprune.sweep.settings import Settings
 
 
 def cells(**values):
@@ -149,10 +150,28 @@ def test_the_dense_network_is_that_of_what_it_depends_on():
         assert replace(cell, **other).dense_digest != cell.dense_digest
 
 
+STAGES = {
+    "rule": "sparsity",
+    "seeds": 0,
+    "stage": [
+        {"sparsity": "2x", "rounds": 2, "input_dropout": 0.1, "ignored_layers": "0-1"},
+        {"sparsity": 0.9, "rounds": 3, "grower": "none"},
+    ],
+    "reference": [{"name": "Han 2015", "compression": 12, "error": 1.59, "layers": [[8, 38], [9, 65.5]]}],
+    "grid": [
+        {"name": "gradual", "l2": "0,1e-4"},
+        {"name": "dense", "prune": False, "section": "Dense"},
+        {"name": "once", "stage": [], "sparsity": ["2x", 0.75], "rounds": 1, "tolerance": "none,0.1"},
+    ],
+}
+
+
 @pytest.mark.parametrize(
     "values",
     [
         {},
+        STAGES,
+        {"prune": "true,false", "nesterov": True, "max_drop": 0, "retrain_learning_rate": "adaptive,0.1"},
         {"q": [20, 30.5], "hidden": [[300, 100], [50], []], "dataset": 'a "quoted" name.csv', "jobs": 3},
         {"rule": "std", "quality": "0.1:1:10", "ignored_layers": "-1", "cluster": "tcp://127.0.0.1:8786"},
         {"l2": 1e-7, "seeds": [2**63], "out": "some/where"},
@@ -164,6 +183,102 @@ def test_a_sweep_as_a_file_is_the_same_sweep(values):
     again = Sweep.of(tomllib.loads(sweep.to_toml()))
     assert again == replace(sweep, out=None)
     assert again.cells == sweep.cells
+
+
+def test_grids_take_what_is_shared_and_change_some_of_it():
+    sweep = Sweep.of(STAGES)
+    gradual, dense, once = sweep.grids
+    assert len(sweep.cells) == len(gradual.cells) + len(dense.cells) + len(once.cells) == 2 + 1 + 4
+    assert [cell.last for cell in gradual.cells] == [5, 5]
+    assert [cell.plan[0].final_sparsity for cell in gradual.cells] == [0.5, 0.5]
+    assert [cell.plan[1].input_dropout for cell in gradual.cells] == [0.0, 0.0]
+    assert gradual.cells[0].plan[0].ignored_layers == (0, 1)
+    assert [cell.at(number).rounds for cell in dense.cells for number in (1, 2, 3, 5)] == [2, 2, 3, 3]
+    assert {(cell.final_sparsity, cell.tolerance) for cell in once.cells} == {
+        (0.5, None), (0.5, 0.1), (0.75, None), (0.75, 0.1)
+    }  # fmt: skip
+    assert gradual.label(gradual.cells[1]) == sweep.label(gradual.cells[1]) == "gradual l2=0.0001"
+    assert once.label(once.cells[3], without=["tolerance"]) == "once sparsity=0.75"
+    assert sweep.references[0].layers == ((8.0, 38.0), (9.0, 65.5))
+    same = Sweep.of({**STAGES, "grid": [{"name": "a"}, {"name": "b"}]})
+    assert len(same.cells) == 1  # a cell of two grids is run once
+    assert same.label(same.cells[0]) == "a"
+
+
+def test_flags_override_what_a_grid_says(tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text('seeds = [0, 1]\n[[grid]]\nname = "a"\nseeds = [2, 3]\n[[grid]]\nname = "b"\nq = 30\n')
+    sweep = parse(["--config", str(file), "--seeds", "7", "--jobs", "1"]).sweep
+    assert {cell.seed for cell in sweep.cells} == {7}
+    assert sweep.jobs == 1
+    assert [grid.axis("q") for grid in sweep.grids] == [(20.0,), (30.0,)]
+
+
+def test_a_compression_is_a_sparsity():
+    assert cells(rule="sparsity", sparsity="12x,1x", seeds=0)[0].final_sparsity == 1 - 1 / 12
+    for text in ("0.5x", "x", "infx", "nanx"):
+        if text != "infx":
+            with pytest.raises(ValueError, match=r"^sparsity: expected numbers \(or compressions: 12x\)"):
+                cells(rule="sparsity", sparsity=text)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stage": {"rounds": 1}}, "stage: expected a list of tables, got {'rounds': 1}"),
+        ({"stage": [3]}, "stage: expected a table, got 3"),
+        ({"stage": [{"round": 3}]}, "stage.round: expected a setting that a stage has; the nearest is rounds"),
+        ({"stage": [{"epochs": 3}]}, "stage.epochs: expected a setting that a stage has"),
+        ({"stage": [{"seeds": 3}]}, "stage.seeds: expected a setting that a stage has"),
+        ({"stage": [{"rounds": [3, 4]}]}, r"stage.rounds: expected whole numbers .*, got \[3, 4\]"),
+        ({"stage": [{"rounds": "3,4"}]}, "stage.rounds: expected one value, got '3,4'"),
+        ({"stage": [{"rounds": 3}], "rounds": 4}, "rounds: expected a stage that takes it, got stages with their own"),
+        ({"stage": [{"rule": "std"}], "q": 30}, "q: expected a stage that takes it, got stages with their own"),
+        ({"grid": []}, r"grid: expected a list of tables, got \[\]"),
+        ({"grid": [{}, {}]}, "grid.name: expected a different one for each grid, got '', ''"),
+        ({"grid": [{"name": "a"}, {"name": "a"}]}, "grid.name: expected a different one for each grid, got 'a', 'a'"),
+        ({"grid": [{"name": 3}]}, "grid.name: expected text, got 3"),
+        ({"grid": [{"name": "a", "jobs": 1}]}, "jobs: expected the name of a setting"),
+        ({"reference": [{"name": "x"}]}, "reference: expected compression and error, got name"),
+        ({"reference": [{"name": "x", "compression": 0.5, "error": 1}]}, "reference.compression: expected a number"),
+        ({"reference": [{"name": "x", "compression": 5, "error": 1, "eror": 1}]}, "reference.eror: expected a setting"),
+        (
+            {"reference": [{"name": "x", "compression": 5, "error": 1, "layers": [3]}]},
+            r"reference.layers: expected \[weights, active units\] of each layer, got \[3\]",
+        ),
+        (
+            {"prune": False, "sparsity": 0.5, "rule": "sparsity"},
+            "sparsity: expected --prune true with it, got --prune false",
+        ),
+        ({"nesterov": "yes"}, "nesterov: expected true or false, got 'yes'"),
+        ({"nesterov": 1}, "nesterov: expected true or false, got 1"),
+        ({"nesterov": True, "optimizer": "adam"}, "nesterov: expected --optimizer sgd with it, got --optimizer adam"),
+        (
+            {"drop_fraction": 0.5, "rule": "sparsity", "scope": "layer"},
+            "drop_fraction: expected --grower random or gradient with it, got --grower none",
+        ),
+        ({"tolerance": "none:1:3"}, "tolerance: expected numbers or none or start:stop:count"),
+        ({"grower": "moss"}, "grower: expected one of 'random', 'gradient', got 'moss'"),
+    ],
+)
+def test_bad_stages_grids_and_references(values, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Sweep.of(values)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_sweeps_that_go_to_a_folder_of_their_own(name):
+    sweep = parse(["--preset", name, "--seeds", "3", "--jobs", "2"]).sweep
+    assert sweep.folder == Path("runs", name)
+    assert {cell.seed for cell in sweep.cells} == {3}
+    assert all(cell.holdout or not cell.max_drop or cell.stage or cell.rounds == 1 for cell in sweep.cells)
+    again = Sweep.of(tomllib.loads(sweep.to_toml()))
+    assert again.cells == sweep.cells
+
+
+def test_a_preset_and_a_file_exclude_one_another(tmp_path):
+    with pytest.raises(ValueError, match="not allowed with argument"):
+        parse(["--preset", "han2015", "--config", str(tmp_path / "none.toml")])
 
 
 def test_flags_and_files_say_the_same_and_flags_go_first(tmp_path):
@@ -204,17 +319,20 @@ def test_bad_files(tmp_path, text, message):
 
 
 def test_folders():
-    assert parse([]).out == Path("runs/digits")
-    assert re.fullmatch("runs/digits-[0-9a-f]{12}", str(parse(["--q", "30"]).out))
-    assert parse(["--q", "30"]).out != parse(["--q", "31"]).out
-    assert parse(["--q", "30"]).out == parse(["--q", "30.0"]).out
-    assert parse(["--dataset", "/some/own.csv"]).out == Path("runs/some_own.csv")
-    assert parse(["--dataset", "../own.csv,wine"]).out == Path("runs/own.csv-wine")
+    def folder(flags):
+        return parse(flags).sweep.folder
+
+    assert folder([]) == Path("runs/digits")
+    assert re.fullmatch("runs/digits-[0-9a-f]{12}", str(folder(["--q", "30"])))
+    assert folder(["--q", "30"]) != folder(["--q", "31"])
+    assert folder(["--q", "30"]) == folder(["--q", "30.0"])
+    assert folder(["--dataset", "/some/own.csv"]) == Path("runs/some_own.csv")
+    assert folder(["--dataset", "../own.csv,wine"]) == Path("runs/own.csv-wine")
     long = "folder/" * 36 + "own.csv"  # a name of 259 bytes, where 255 may be
-    assert re.fullmatch(f"runs/{'folder_' * 8}fold-[0-9a-f]{{12}}", str(parse(["--dataset", long]).out))
-    assert parse(["--dataset", long[7:]]).out == Path("runs", "folder_" * 35 + "own.csv")
-    assert parse(["--out", "x"]).out == Path("x")
-    assert parse(["--preset", "han2015"]).out == Path("runs/han2015")
+    assert re.fullmatch(f"runs/{'folder_' * 8}fold-[0-9a-f]{{12}}", str(folder(["--dataset", long])))
+    assert folder(["--dataset", long[7:]]) == Path("runs", "folder_" * 35 + "own.csv")
+    assert folder(["--out", "x"]) == Path("x")
+    assert folder(["--preset", "han2015"]) == Path("runs/han2015")
 
 
 @pytest.mark.parametrize(
@@ -228,4 +346,4 @@ def test_folders():
 )
 def test_schedules(schedule, numbers):
     settings = Settings(rule="sparsity", final_sparsity=0.9, rounds=3, schedule=schedule)
-    assert list(settings.amounts) == pytest.approx(numbers)
+    assert list(settings.amounts(0)[1]) == pytest.approx(numbers)

@@ -16,8 +16,9 @@ from fastprune.datasets import Dataset, load_dataset
 from fastprune.kernels.layout import Floats
 from fastprune.network import MLP
 from fastprune.pruner import Pruner
-from fastprune.records import Evaluation, Progress, RoundRecord, Scores, TrainingWarning
+from fastprune.records import Evaluation, RoundRecord, Scores, TrainingWarning
 from fastprune.rounds import ADAPTIVE
+from fastprune.schedules import part_of
 from fastprune.state import State
 from fastprune.sweep.settings import Settings
 from fastprune.trainer import Trainer
@@ -236,13 +237,14 @@ def advance(settings: Settings, round: int, state: bytes | None, data: Data, thr
 
 def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Record]:
     """Round 0: dense training, and how much each layer of its network can lose."""
-    early = [trainer.snapshot()]  # of the epoch to go back to
-
-    def keep(progress: Progress) -> None:
-        if progress.epoch == settings.rewind_to:
-            early[0] = trainer.snapshot()
-
-    history = trainer.fit(*data.train, settings.epochs, callback=keep if settings.rewind_to else None)
+    schedule, epochs = trainer.learning_rate_schedule, settings.epochs
+    lengths = [epochs] if settings.rewind_to is None else [settings.rewind_to, epochs - settings.rewind_to]
+    early, made, seconds = b"", 0, 0.0
+    for number, length in enumerate(lengths):
+        if number:
+            early = trainer.snapshot().to_bytes()
+        history = trainer.fit(*data.train, length, learning_rate_schedule=part_of(schedule, lengths, number))
+        made, seconds = made + len(history.epochs), seconds + history.seconds
     held_out = None if data.held_out is None else trainer.evaluate(*data.held_out)
     scores = Scores(history.train, held_out, trainer.evaluate(*data.test))
     x, y = data.held_out or [part[:_SCANNED] for part in data.train]
@@ -265,13 +267,12 @@ def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Rec
         "sensitivity": [[point.accuracy for point in curve] for curve in scan.evaluations],
         "execution": network.execution,
         "fit_learning_rate": settings.learning_rate,
-        "fit_epochs": len(history.epochs),
+        "fit_epochs": made,
         "failed": False,
         "events": ["collapsed"] if scores.train.collapsed else [],
-        "seconds": history.seconds,
+        "seconds": seconds,
     }
-    kept = early[0].to_bytes() if settings.rewind_to is not None else b""
-    return _packed(trainer.snapshot(), kept), Record(**_UNKNOWN | known | _scores("after", scores))
+    return _packed(trainer.snapshot(), early), Record(**_UNKNOWN | known | _scores("after", scores))
 
 
 def _held(data: Data) -> int:

@@ -236,7 +236,11 @@ class Settings:
     ignored_layers: tuple[int, ...] = _prunes((), LIST, "layers left whole, from 0; =-1 is the output layer")
     min_keep: int = _prunes(0, WHOLE, "least number of live weights in each layer")
     grower: str | None = _prunes(
-        None, _or(TEXT, "none", None), "what brings weights back in each round", choices=list(GROWERS)
+        None,
+        _or(TEXT, "none", None),
+        "rule sparsity, scope layer: what brings weights back in each round",
+        choices=list(GROWERS),
+        only={**_BY_SPARSITY, "scope": ("layer",)},
     )
     drop_fraction: float = _prunes(
         0.3,

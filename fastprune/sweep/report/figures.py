@@ -126,8 +126,8 @@ def _accuracy(subject: Subject, canvas: Any) -> str:
             axes.plot(x, mean, color=_COLORS[number], **style)
             alpha = 0.14 if len(coloured) < 4 else 0.05
             axes.fill_between(x, lower, upper, color=_COLORS[number], alpha=alpha, linewidth=0)
-            if group.best.after is not None:
-                told.append(f"{label}: {100 * group.best.after.mean:.1f} % at {times(group.best.compression)}.")
+            if group.kept.after is not None:
+                told.append(f"{label}: {100 * group.kept.after.mean:.1f} % at {times(group.kept.compression)}.")
         else:
             label = "" if axes.lines else f"{len(subject.groups) - len(coloured)} others"
             axes.plot(x, mean, color=_GREY, linewidth=0.7, label=label)
