@@ -15,7 +15,7 @@ GRID = (
     "--dataset mnist --data-dir bench/mnist --input-dropout 0.1 --epochs 10 --retrain-epochs 5 --rounds 12 "
     "--rule percentile,std,sparsity --q 30 --quality 0.6 --sparsity 0.985 --seeds 0:2:3"
 )
-WIDTH, HEIGHT = 1080, 1970
+WIDTH = 1080
 
 
 def main():
@@ -27,9 +27,12 @@ def main():
     quiet = ("background-networking", "component-update", "sync", "quic", "gpu")
     for flag in ("headless=new", "no-sandbox", "hide-scrollbars", *(f"disable-{name}" for name in quiet)):
         options.add_argument(f"--{flag}")
-    options.add_argument(f"--window-size={WIDTH},{HEIGHT}")
     with webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver"))) as browser:
+        size = {"width": WIDTH, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get((Path(folder).resolve() / "report.html").as_uri())
+        end = browser.execute_script("return document.querySelectorAll('h3')[1].offsetTop")  # the rounds' table
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size | {"height": end})
         browser.save_screenshot(str(HERE / "report.png"))
 
 

@@ -85,7 +85,7 @@ def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
     ]
     if subject.networks is not None:
         plots += [
-            ("weights", "The weights of the best network, dense and after the last round.", _weights),
+            ("weights", "The weights of the best network, before and after pruning.", _weights),
             ("mask", "The mask of the best network's first layer. Each mark is a live weight.", _mask),
         ]
     figures = []
