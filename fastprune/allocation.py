@@ -1,4 +1,4 @@
-"""How a number of weights is shared out among layers, and chosen in one."""
+"""How a number of weights is divided among layers, and how weights are chosen in a layer."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,10 +10,10 @@ from fastprune.kernels.select import mark_smallest
 
 
 def share_out(total: int, weights: Sequence[int], most: Sequence[int]) -> list[int]:
-    """Share `total` out in proportion to `weights`, where none gets more than `most`.
+    """Divide `total` in proportion to `weights`; no share exceeds its entry in `most`.
 
-    Exact in the sum; each share is within one of the proportion, or at its bound. What the division leaves over goes
-    to the largest remainders, the first of equals.
+    The shares add up to `total`; each is within one of its proportion, or at its bound. Units left over by the division
+    go to the largest remainders, the first among equals.
     """
     shares = list(most)
     rest = list(range(len(weights)))
@@ -32,10 +32,10 @@ def share_out(total: int, weights: Sequence[int], most: Sequence[int]) -> list[i
 
 
 def erdos_renyi(total: int, sizes: Sequence[int]) -> list[int]:
-    """Share `total` live weights out so that a layer's density is in proportion to (n_in + n_out) / (n_in n_out).
+    """Divide `total` live weights so that a layer's density is proportional to (n_in + n_out) / (n_in n_out).
 
-    So a unit has about as many live weights in each layer (Mocanu et al. 2018, equation 3). Layers that would have
-    more weights than there are have all of them.
+    Units then have about the same number of live weights in every layer (Mocanu et al. 2018, equation 3). A layer that
+    would get more weights than it has gets all of them.
     """
     shapes = list(pairwise(sizes))
     ends = [fan_in + fan_out for fan_in, fan_out in shapes]
@@ -43,7 +43,7 @@ def erdos_renyi(total: int, sizes: Sequence[int]) -> list[int]:
 
 
 def choose(size: int, count: int, rng: np.random.Generator) -> Ints:
-    """So many of 0 .. size - 1, ascending, each set as likely as any other; in memory for `count`, not for `size`."""
+    """Draw `count` distinct numbers of 0 .. size - 1 uniformly, ascending; memory is O(count), not O(size)."""
     if 2 * count > size:
         return np.sort(rng.choice(size, count, replace=False, shuffle=False))
     chosen = np.empty(0, np.int64)
@@ -53,16 +53,16 @@ def choose(size: int, count: int, rng: np.random.Generator) -> Ints:
 
 
 def distinct(numbers: Ints) -> Ints:
-    """Each of these numbers of at least 0 once, ascending.
+    """Return the distinct values of numbers of at least 0, ascending.
 
-    As np.unique, which hashes since NumPy 2.3: 4.8 s for four million numbers, and 0.08 to sort them (AMD EPYC).
+    np.unique hashes since NumPy 2.3: it takes 4.8 s for four million numbers, sorting takes 0.08 s (AMD EPYC).
     """
     numbers = np.sort(numbers)
     return numbers[np.diff(numbers, prepend=-1) > 0]
 
 
 def lowest(scores: Floats, positions: Ints, count: int) -> Ints:
-    """Those `count` of `positions` whose scores are lowest, in ascending order; the first of equals."""
+    """Return the `count` positions with the lowest scores (the first among equals), in ascending order."""
     if count == positions.size:
         return positions
     marks = np.empty(positions.size, np.uint8)

@@ -1,4 +1,4 @@
-"""The border: what comes in is refused with its name, what was expected and what came, or becomes a C-ordered array."""
+"""Argument checks: accept and convert a value, or raise a ValueError "name: expected ..., got ..."."""
 
 import inspect
 import numbers
@@ -14,7 +14,7 @@ from fastprune.kernels.tile import all_finite
 
 
 def shown(value: Any) -> str:
-    """`value` as a message has it."""
+    """Format `value` for an error message."""
     try:
         return repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, lists thousands deep
@@ -22,7 +22,7 @@ def shown(value: Any) -> str:
 
 
 def path(name: str, value: Any) -> str:
-    """`value` as a str, if it is the name of a file: a number would be taken for a file that is open."""
+    """Return `value` as a str if it is a file name; a number would be taken for an open file."""
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
     if not isinstance(text, str):
         raise ValueError(f"{name}: expected a str or os.PathLike, got {type(text).__name__}")
@@ -31,23 +31,23 @@ def path(name: str, value: Any) -> str:
             return text
     except UnicodeError:  # lone surrogates
         pass
-    raise ValueError(f"{name}: expected a name that a file can have, got {text!r}")
+    raise ValueError(f"{name}: expected a valid file name, got {text!r}")
 
 
 def one_of(name: str, value: Any, choices: Collection[str]) -> str:
-    """`value`, if it is one of the names `choices`."""
+    """Return `value` if it is one of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {shown(value)}")
     return value
 
 
 def number(name: str, value: Any, interval: str) -> float:
-    """`value` as a float, if it is a real number in `interval`: "[0, 1)" holds 0 and not 1."""
+    """Return `value` as a float if it is a real number in `interval`, such as "[0, 1)", which excludes 1."""
     low, high = map(float, interval[1:-1].split(","))
     if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
         try:
             result = float(value)
-        except OverflowError:  # an integer beyond all floats
+        except OverflowError:  # an integer too large for a float
             result = float("nan")
         above = result > low if interval[0] == "(" else result >= low
         below = result < high if interval[-1] == ")" else result <= high
@@ -57,7 +57,7 @@ def number(name: str, value: Any, interval: str) -> float:
 
 
 def integer(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
-    """`value` as an int, if it is a whole number from `low` to `high`."""
+    """Return `value` as an int if it is a whole number from `low` to `high`."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < low:
         raise ValueError(f"{name}: expected an integer of at least {low}, got {shown(value)}")
     if int(value) > high:
@@ -66,40 +66,40 @@ def integer(name: str, value: Any, low: int, high: int = 2**63 - 1) -> int:
 
 
 def layer(name: str, value: Any, count: int) -> int:
-    """`value` as the number of one of `count` layers, from 0; negative ones count from the end."""
+    """Return `value` as the index of one of `count` layers, from 0; negative ones count from the end."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not -count <= int(value) < count:
         raise ValueError(f"{name}: expected layers in {-count} .. {count - 1}, got {shown(value)}")
     return int(value) % count
 
 
 def boolean(name: str, value: Any) -> bool:
-    """`value`, if it is True or False."""
+    """Return `value` if it is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name}: expected True or False, got {shown(value)}")
     return value
 
 
 def function(name: str, value: Any, expected: str) -> Any:
-    """`value`, if it can be called with one argument; `expected` says what for."""
+    """Return `value` if it can be called with one argument; the error message says `expected`."""
     try:
         if callable(value):
             inspect.signature(value, follow_wrapped=False).bind(None)
             return value
     except TypeError as error:
         raise ValueError(f"{name}: expected {expected}, got {shown(value)} ({error})") from None
-    except ValueError:  # some built-in functions tell no signature
+    except ValueError:  # some built-in functions have no signature
         return value
     raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
 
 
 def callback(name: str, value: Any, told: str) -> None:
-    """Refuse what is neither None nor a function that can be told of `told`."""
+    """Refuse `value` unless it is None or a function that takes `told`."""
     if value is not None:
-        function(name, value, f"a function of {told}")
+        function(name, value, f"a function that takes {told}")
 
 
 class Checked:
-    """A class whose attributes are checked whenever they are set, by the functions of a table."""
+    """Base class that checks attributes whenever they are set, with the functions in `_checks`."""
 
     _checks: ClassVar[Mapping[str, Callable[[str, Any], Any]]]
 
@@ -109,12 +109,12 @@ class Checked:
 
 
 def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
-    """The same check, which also lets None pass."""
+    """Return the same check, but one that also accepts None."""
     return lambda name, value: None if value is None else check(name, value)
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:
-    """`value`, if it is a pair of samples and labels."""
+    """Return `value` if it is a pair of samples and labels."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
         raise ValueError(f"{name}: expected a pair (x, y), got {type(value).__name__}{size}")
@@ -126,12 +126,12 @@ _OF_TEXT = "; np.unique({0}, return_inverse=True)[1] numbers classes from 0"
 
 def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDArray[Any]:
     if np.ma.is_masked(value) or (isinstance(value, list | tuple) and any(map(np.ma.is_masked, value))):
-        raise ValueError(f"{name}: expected {expected}, got a masked array; fill in what is masked, or leave it out")
+        raise ValueError(f"{name}: expected {expected}, got a masked array; fill or drop the masked values")
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} of unequal rows") from None
-    except (RuntimeError, TypeError) as error:  # a tensor that is on another device, or that gradients flow through
+    except (RuntimeError, TypeError) as error:  # a tensor on another device, or one that requires a gradient
         raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} ({error})") from None
     if array.dtype.kind in "SU" or (array.dtype == object and array.size and isinstance(array.flat[0], str)):
         raise ValueError(f"{name}: expected {expected}, got text{of_text.format(name)}")
@@ -141,8 +141,8 @@ def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDA
 
 
 def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: str) -> Floats:
-    """C-ordered, aligned, writable (each other kind would be compiled for anew), finite."""
-    with np.errstate(over="ignore"):  # what overflows is found below
+    """Return a finite, C-ordered, aligned, writable array; Numba would compile again for any other kind."""
+    with np.errstate(over="ignore"):  # an overflow is found below
         floats = np.require(array, dtype, ["C", "A", "W"])
     if not all_finite(floats.reshape(-1)):
         raise ValueError(f"{name}: expected {expected}, got NaN or infinity")
@@ -152,7 +152,7 @@ def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: 
 def arrays(
     name: str, value: Any, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike, taken: Sequence[Ints] | None = None
 ) -> list[Floats]:
-    """`value` as one array of finite numbers for each of the shapes; or as a vector of what is `taken` of each."""
+    """Return `value` as a list of finite arrays of these shapes, or as vectors of the elements `taken` of each."""
     given = _one_each(name, value, len(shapes))
     found = []
     for index, (one, shape) in enumerate(zip(given, shapes, strict=True)):
@@ -167,7 +167,7 @@ def arrays(
 
 
 def matrix(name: str, value: Any) -> npt.NDArray[Any]:
-    """`value` as an array of numbers with two axes, neither of them empty."""
+    """Return `value` as a non-empty array of numbers with two axes."""
     array = _numeric(name, value, "numbers of shape (fan_out, fan_in)")
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{name}: expected numbers of shape (fan_out, fan_in), got shape {array.shape}")
@@ -175,8 +175,8 @@ def matrix(name: str, value: Any) -> npt.NDArray[Any]:
 
 
 def scores(name: str, value: Any, count: int) -> Floats:
-    """`value`, which a user's function gave, as so many numbers that can be ranked."""
-    expected = f"a function that gives {count} scores, one a live weight"
+    """Return `value`, the result of a user's function, as `count` numbers that can be ranked."""
+    expected = f"a function that returns {count} scores, one per live weight"
     array = _numeric(name, value, expected)
     if array.shape != (count,):
         raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
@@ -186,7 +186,7 @@ def scores(name: str, value: Any, count: int) -> Floats:
 
 
 def masks(name: str, value: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.bool_] | None]:
-    """`value` as one mask for each of the shapes, or None where it has none; zeros and ones are masks, too."""
+    """Return `value` as a list with a boolean mask, or None, for each of these shapes; zeros and ones are accepted."""
     found: list[npt.NDArray[np.bool_] | None] = []
     for index, (one, shape) in enumerate(zip(_one_each(name, value, len(shapes)), shapes, strict=True)):
         if one is None:
@@ -197,13 +197,13 @@ def masks(name: str, value: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.
         if array.shape != shape:
             raise ValueError(f"{name}[{index}]: expected {expected}, got shape {array.shape}")
         if array.dtype != bool and not ((array == 0) | (array == 1)).all():
-            raise ValueError(f"{name}[{index}]: expected {expected}, got other numbers than 0 and 1")
+            raise ValueError(f"{name}[{index}]: expected {expected}, got numbers other than 0 and 1")
         found.append(array.astype(bool))
     return found
 
 
 def listed(name: str, value: Any) -> list[Any]:
-    """`value`, which may be any iterable, as a list with at least one item."""
+    """Return `value`, any iterable, as a list with at least one item."""
     try:
         items = list(value)
     except TypeError:
@@ -216,16 +216,16 @@ def listed(name: str, value: Any) -> list[Any]:
 def _one_each(name: str, value: Any, count: int) -> list[Any]:
     items = listed(name, value)
     if len(items) != count:
-        raise ValueError(f"{name}: expected a list of {count} arrays, one a layer, got {len(items)} of them")
+        raise ValueError(f"{name}: expected a list of {count} arrays, one per layer, got {len(items)}")
     return items
 
 
 def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
-    """`x` as a (N, features) array of `dtype`, N at least 1."""
+    """Return `x` as an (N, features) array of `dtype` with N at least 1."""
     if type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == features and x.size:
         floats: Floats = x
         if floats.flags.carray and all_finite(floats.reshape(-1)):
-            return floats  # as it is: a prediction of one sample takes a few microseconds
+            return floats  # fast path: predicting one sample takes only a few microseconds
     expected = f"finite numbers of shape (N, {features})"
     array = _numeric(name, x, expected)
     if array.ndim != 2 or array.shape[1] != features:
@@ -233,7 +233,7 @@ def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
         if array.shape == (features,):
             advice = f"; a single sample is {name}.reshape(1, -1)"
         elif array.ndim > 2 and int(np.prod(array.shape[1:])) == features:
-            advice = f"; {name}.reshape(len({name}), -1) makes a row of each"
+            advice = f"; {name}.reshape(len({name}), -1) makes each sample a row"
         raise ValueError(f"{name}: expected {expected}, got shape {array.shape}{advice}")
     if array.shape[0] == 0:
         raise ValueError(f"{name}: expected at least one sample, got none")
@@ -241,27 +241,27 @@ def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
 
 
 def whole(array: npt.NDArray[Any]) -> bool:
-    """Whether all numbers are whole: then they can be classes, whatever their dtype."""
+    """Whether all numbers are whole, so that they can be classes, whatever their dtype."""
     return array.dtype.kind in "biu" or bool((array == np.round(array)).all())
 
 
 def _one_hot(array: npt.NDArray[Any], outputs: int) -> bool:
-    """Whether each row has a single 1, and else 0."""
+    """Whether each row is a single 1 and otherwise 0."""
     if array.ndim != 2 or array.shape[1] != outputs or outputs == 1 or not array.size:
         return False
     return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())
 
 
 def infer_loss(name: str, y: Any, outputs: int) -> str:
-    """The loss that the labels stand for; see `fastprune.MLP`."""
+    """Infer the loss from the labels; see `fastprune.MLP`."""
     array = _numeric(name, y, "numbers", _OF_TEXT)
     if outputs > 1 and array.ndim == 1 and whole(array):
         return "softmax_cross_entropy"
     yes_or_no = bool(((array == 0) | (array == 1)).all())
     if _one_hot(array, outputs):
         raise ValueError(
-            f"{name}: expected classes or several labels a sample, got one-hot rows: {name}.argmax(axis=1) gives the "
-            "classes; loss='sigmoid_cross_entropy' takes the rows as yes or no for each output"
+            f"{name}: expected classes or several labels per sample, got one-hot rows: {name}.argmax(axis=1) gives the "
+            "classes; loss='sigmoid_cross_entropy' reads each column as yes or no"
         )
     if yes_or_no or (outputs == 1 and array.dtype.kind != "f"):
         return "sigmoid_cross_entropy"
@@ -269,7 +269,7 @@ def infer_loss(name: str, y: Any, outputs: int) -> str:
 
 
 def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DTypeLike) -> tuple[Ints, Floats]:
-    """`y` as (labels, targets), of which `loss` needs one; the other is empty."""
+    """Return `y` as (labels, targets); `loss` needs one of them, and the other is empty."""
     if loss == "softmax_cross_entropy":
         expected = f"integers of shape ({count},) in 0 .. {outputs - 1}"
         array = _numeric(name, y, expected, _OF_TEXT)
@@ -281,7 +281,7 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
             raise ValueError(f"{name}: expected {expected}, got {came}")
         if array.min() < 0 or array.max() >= outputs:
             low, high = array.min(), array.max()
-            advice = f"; classes begin with 0: train on {name} - 1" if (low, high) == (1, outputs) else ""
+            advice = f"; classes start at 0: train on {name} - 1" if (low, high) == (1, outputs) else ""
             raise ValueError(f"{name}: expected {expected}, got values from {low} to {high}{advice}")
         return np.require(array, np.int64, ["C", "A", "W"]), np.empty((0, 0), dtype)
     bounded = loss == "sigmoid_cross_entropy"
@@ -294,20 +294,20 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
     targets = _floats(name, array, dtype, expected)
     if bounded and (targets.min() < 0 or targets.max() > 1):
         raise ValueError(
-            f"{name}: expected {expected}, got values from {targets.min():g} to {targets.max():g}; values to meet want "
-            "MLP(..., loss='mean_squared_error'), or the same in fit"
+            f"{name}: expected {expected}, got values from {targets.min():g} to {targets.max():g}; for a regression, "
+            "pass loss='mean_squared_error' to MLP or fit"
         )
     return np.empty(0, np.int64), targets
 
 
-_SCALES = 0.01, 10.0  # of features that train well, with room to spare
+_SCALES = 0.01, 10.0  # generous bounds for features that train well
 
 
 def scale(x: Floats) -> str | None:
-    """What to say of samples (N, F) whose features are far from scale 1; None if they are not."""
+    """Return a warning if the features of samples (N, F) are far from scale 1, else None."""
     largest = float(np.abs(x).max())
     if 0 < largest < _SCALES[0]:
-        return f"features are far from scale 1 (at most {largest:.3g}), so that training may be slow. Multiply them"
+        return f"features are far from scale 1 (at most {largest:.3g}), so training may be slow. Scale them up"
     if largest <= _SCALES[1]:
         return None
     parts = x / largest
@@ -315,6 +315,6 @@ def scale(x: Floats) -> str | None:
     if size <= _SCALES[1]:
         return None
     return (
-        f"features are far from scale 1 (root mean square up to {size:.3g}), so that training may collapse or diverge. "
+        f"features are far from scale 1 (root mean square up to {size:.3g}), so training may collapse or diverge. "
         "Divide pixels by 255; scale columns to mean 0 and standard deviation 1"
     )

@@ -1,4 +1,4 @@
-"""What a training compares: the states it can go back to, and the losses that tell whether it goes on."""
+"""Bookkeeping of a fit: the states it can go back to, and whether it has converged."""
 
 import math
 
@@ -8,21 +8,21 @@ from fastprune.state import State
 
 
 class Checkpoints:
-    """The states a fit can go back to, with their evaluations: the last one, and the best one."""
+    """The last and the best state of a fit, with their evaluations."""
 
     def __init__(self, state: State, evaluation: Evaluation) -> None:
         self.last = self.best = state
         self.last_evaluation = self.best_evaluation = evaluation
 
     def add(self, state: State, evaluation: Evaluation) -> None:
-        """Take in a later state."""
+        """Add a later state."""
         self.last, self.last_evaluation = state, evaluation
         if not self.best_evaluation.loss <= evaluation.loss:
             self.best, self.best_evaluation = self.last, evaluation
 
 
 class Convergence:
-    """Reached once the loss has not fallen by more than `tolerance` for `patience` epochs."""
+    """`reached` once the loss has not fallen by more than `tolerance` for `patience` epochs."""
 
     def __init__(self, tolerance: float | None, patience: int) -> None:
         self._tolerance, self._patience = tolerance, patience
@@ -30,16 +30,16 @@ class Convergence:
         self.reached = False
 
     def add(self, loss: float) -> None:
-        """Take in the loss of one more epoch."""
+        """Add the loss of one more epoch."""
         improved = loss < self._target - (self._tolerance or 0.0)
         self._target, self._stale = (loss, 0) if improved else (self._target, self._stale + 1)
         self.reached = self.reached or (self._tolerance is not None and self._stale >= self._patience)
 
 
 def fault_of(state: State, evaluation: Evaluation) -> tuple[str, str] | None:
-    """What is not finite, and its value. A weight can be infinite while the loss is finite."""
+    """Return what is not finite and its value, or None. A weight can be infinite while the loss is finite."""
     if not math.isfinite(evaluation.loss):
         return "the loss", str(evaluation.loss)
     if not all(all_finite(vector) for vector in state.vectors):
-        return "a weight, or what the optimizer keeps of it,", "infinite or NaN"
+        return "a weight or its optimizer state", "infinite or NaN"
     return None

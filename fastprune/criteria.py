@@ -1,4 +1,4 @@
-"""What a weight is worth: functions that score the live weights of a layer. The lowest scores go first."""
+"""Criteria: functions that score the live weights of a layer. Weights with the lowest scores are removed first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from fastprune.state import State
 
 @dataclass(frozen=True, repr=False)
 class Context:
-    """What a criterion is told of one layer.
+    """Argument of a criterion: one layer.
 
     Attributes
     ----------
     layer : int
-        Its number, from 0.
+        Index of the layer, from 0.
     values : ndarray of float64 (n,)
         Its live weights.
     rng : numpy.random.Generator
-        For criteria that draw lots: the layer's own, seeded by the pruner's `seed`.
+        Generator for random criteria; each layer has its own, seeded by the pruner's `seed`.
     """
 
     layer: int
@@ -40,17 +40,17 @@ class Context:
 
     @property
     def live(self) -> Ints:
-        """Where the live weights stand in the (fan_out, fan_in) array, counted in C order, ascending: (n,)."""
+        """Ascending positions (n,) of the live weights in the (fan_out, fan_in) array in C order."""
         return self._state.storage.positions(self.layer)
 
     @property
     def gradient(self) -> Floats:
-        """Of the mean loss by each live weight, float64 (n,), over the samples that the prune is given.
+        """Gradient of the mean loss by each live weight, float64 (n,), on the samples passed to the prune.
 
         Raises
         ------
         ValueError
-            If it is given none.
+            If no samples were passed.
         """
         low, high = self._state.storage.layout.weights[self.layer : self.layer + 2]
         values: Floats = self._needed_gradient().stored.values[low:high].astype(np.float64)
@@ -58,26 +58,26 @@ class Context:
 
     @property
     def full_gradient(self) -> Floats:
-        """Of the mean loss by every weight, live or not, float64 (fan_out, fan_in).
+        """Gradient of the mean loss by every weight, live or not, float64 (fan_out, fan_in).
 
         It takes the time and memory of the dense network.
 
         Raises
         ------
         ValueError
-            If the prune is given no samples.
+            If no samples were passed.
         """
         full = self._needed_gradient().full
         return full.storage.matrix(self.layer, full.values).astype(np.float64)
 
     def _needed_gradient(self) -> MeanGradient:
         if self._mean_gradient is None:
-            raise ValueError("samples: expected a pair (x, y) to compute gradients by: step(..., samples=(x, y))")
+            raise ValueError("samples: a pair (x, y) is needed to compute gradients: step(..., samples=(x, y))")
         return self._mean_gradient
 
 
 Criterion = Callable[[Context], Floats]
-"""Gives a score (n,) to each of a layer's live weights."""
+"""Returns a score for each live weight of a layer, (n,)."""
 
 
 def magnitude(context: Context) -> Floats:
@@ -86,12 +86,12 @@ def magnitude(context: Context) -> Floats:
 
 
 def random(context: Context) -> Floats:
-    """Lots: the baseline that a criterion has to beat."""
+    """Random scores: the baseline that any criterion should beat."""
     return context.rng.random(context.values.size)
 
 
 def gradient(context: Context) -> Floats:
-    """|w dL/dw|: to first order, what the loss changes by if the weight goes (Mozer and Smolensky 1989)."""
+    """|w dL/dw|: the first-order change of the loss if the weight is removed (Mozer and Smolensky 1989)."""
     scores: Floats = np.abs(context.values * context.gradient)
     return scores
 
@@ -100,15 +100,15 @@ CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "random": random, "gra
 
 
 def criterion(name: str, value: Any) -> str | Criterion:
-    """`value`, if it is the name of a criterion or can be one; errors call it `name`."""
+    """Return `value` if it is the name of a criterion or a function of one argument; error messages use `name`."""
     if isinstance(value, str) or not callable(value):
         return check.one_of(name, value, CRITERIA)
-    function: Criterion = check.function(name, value, "a function of a Context")
+    function: Criterion = check.function(name, value, "a function that takes a Context")
     return function
 
 
 def scores(criterion: str | Criterion, context: Context) -> Floats:
-    """The scores by a criterion of the table, or by a user's own, which is checked."""
+    """Compute the scores by a criterion; the result of a user's function is checked."""
     if isinstance(criterion, str):
         return CRITERIA[criterion](context)
     return check.scores("criterion", criterion(context), context.values.size)

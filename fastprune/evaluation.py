@@ -1,4 +1,4 @@
-"""Checked samples, how a network does on them, and whether it has collapsed."""
+"""Checked samples, and evaluation on them: loss, accuracy, and whether the network has collapsed."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -20,13 +20,13 @@ from fastprune.team import Threads
 LabelledSet = tuple[npt.ArrayLike, npt.ArrayLike]
 """Samples and their labels."""
 
-# Logits that are evaluated together. On an AMD EPYC, 16,000 samples of 1,000 outputs at once take 2.2 to 2.4 times as
+# Number of logits evaluated together. On an AMD EPYC, 16,000 samples of 1,000 outputs at once take 2.2 to 2.4 times as
 # long as in parts of this size, and 192 MB instead of 4; with 10 outputs, parts of 2**12 take 1.1 to 1.2 times as long.
 _LOGITS = 2**18
 
-_COLLAPSE = 0.99  # of what there is to learn from the labels
+_COLLAPSE = 0.99  # fraction of the entropy that can be learned from the labels
 
-_WATCHED = 2048  # samples that tell a state from another: 2 % of an MNIST epoch, where all would take a third of it
+_WATCHED = 2048  # samples to compare states by: 2 % of the time of an MNIST epoch; all samples would take a third
 
 
 class TrainingSet(NamedTuple):
@@ -37,15 +37,15 @@ class TrainingSet(NamedTuple):
 
 
 def loss_of(network: MLP, y: npt.ArrayLike, named: str | None = None) -> str:
-    """The loss to train with: the network's, or the one that is named, or else the one that the labels choose."""
+    """Return the loss to train with: the network's, else `named`, else the one inferred from the labels."""
     known = network.loss
     if named is not None and check.one_of("loss", named, LOSSES) != (known or named):
-        raise ValueError(f"loss: expected {known!r}, which the network has, got {named!r}")
+        raise ValueError(f"loss: expected the network's loss {known!r}, got {named!r}")
     return known or named or check.infer_loss("y", y, network.sizes[-1])
 
 
 def checked_samples(network: MLP, name: str | tuple[str, str], pair: LabelledSet, loss: str) -> Samples:
-    """Samples and labels as kernels take them; errors call the pair, or its two parts, by `name`."""
+    """Validate (x, y) for this loss; error messages use `name` for the pair or, if a tuple, for its two parts."""
     x_name, y_name = name if isinstance(name, tuple) else (f"{name}[0]", f"{name}[1]")
     x, y = check.pair(name if isinstance(name, str) else name[0], pair)
     x = check.samples(x_name, x, network.sizes[0], network.dtype)
@@ -53,19 +53,19 @@ def checked_samples(network: MLP, name: str | tuple[str, str], pair: LabelledSet
 
 
 def training_set(network: MLP, x: npt.ArrayLike, y: npt.ArrayLike, loss: str, seed: int) -> TrainingSet:
-    """Check x and y; the seed chooses the samples that are watched."""
+    """Check x and y; `seed` selects the watched samples."""
     samples = checked_samples(network, ("x", "y"), (x, y), loss)
     count = len(samples.x)
     if count <= _WATCHED:
         return TrainingSet(samples, samples)
     order = np.empty(count, np.int64)
-    # Compiled code gives back a Python integer, of which the next call would take the type from its size.
+    # Compiled code returns a Python integer; without np.uint64, its size would decide the type in the next call.
     shuffle(order, np.uint64(derive(np.uint64(seed), WATCH)))
     return TrainingSet(samples, part_of(samples, np.sort(order[:_WATCHED])))
 
 
 def part_of(samples: Samples, index: npt.NDArray[np.int64] | slice) -> Samples:
-    """Some of the samples."""
+    """Return a subset of the samples."""
     return Samples(*(array[index] if array.size else array for array in samples))
 
 
@@ -75,7 +75,7 @@ def evaluate(state: State, samples: Samples, loss: str, threads: Threads) -> Eva
     order = np.arange(count)
     total, right = 0.0, 0
     predicted = []
-    # In parts: with many outputs, all logits would take more memory than a pruned network.
+    # Evaluate in parts: with many outputs, all logits would take more memory than a pruned network.
     size = max(LANES, _LOGITS // int(layout.sizes[-1]) // LANES * LANES)
     for start in range(0, count, size):
         stop = min(start + size, count)
@@ -97,9 +97,9 @@ def evaluate(state: State, samples: Samples, loss: str, threads: Threads) -> Eva
 def evaluate_training(
     state: State, data: TrainingSet, loss: str, threads: Threads, known: Evaluation | None = None
 ) -> Evaluation:
-    """Evaluate a state on the watched samples; decide `collapsed` and `one_answer` on all of them.
+    """Evaluate a state on the watched samples, but decide `collapsed` and `one_answer` on all samples.
 
-    A rare class may not be among the watched ones. `known` is their evaluation, if it has been made.
+    The watched samples may lack a rare class. `known` is their evaluation, if already computed.
     """
     evaluation = known or evaluate(state, data.watched, loss, threads)
     if evaluation.one_answer and data.watched is not data.samples:
@@ -109,13 +109,13 @@ def evaluate_training(
 
 
 def labels_differ(samples: Samples) -> bool:
-    """Whether no single answer can be right for all samples."""
+    """Whether no single answer is right for all samples."""
     labels = samples.labels if samples.labels.size else samples.targets
     return bool((labels != labels[0]).any())
 
 
 def _has_learned_nothing(mean: float, samples: Samples, loss: str) -> bool:
-    """Whether the loss is no lower than one answer for all samples could have it."""
+    """Whether one answer for all samples could reach the mean loss, within 1 %."""
     if loss == "softmax_cross_entropy":
         frequencies = np.bincount(samples.labels) / len(samples.labels)
         return mean >= _COLLAPSE * float(_entropy(frequencies).sum())
@@ -127,6 +127,6 @@ def _has_learned_nothing(mean: float, samples: Samples, loss: str) -> bool:
 
 
 def _entropy(frequencies: npt.NDArray[Any]) -> Floats:
-    from scipy.special import entr  # here, because importing it takes as long as importing all of fastprune
+    from scipy.special import entr  # imported here because it takes as long as importing all of fastprune
 
     return entr(frequencies)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The gradient of the loss, apart from any update."""
+"""The gradient of the loss, without an update."""
 
 import functools
 from dataclasses import replace
@@ -19,31 +19,31 @@ from fastprune.state import State
 from fastprune.storage import from_positions
 from fastprune.team import Threads
 
-_TILES = 64  # of samples whose activations are in memory together, and fewer where these take more bytes than
-_BYTES = 2**26
+_TILES = 64  # at most this many tiles of activations are in memory together
+_BYTES = 2**26  # and at most this many bytes of them
 
 
 class Gradient(NamedTuple):
-    """By weights, one (fan_out, fan_in) array a layer, and by biases, one (fan_out,) array a layer."""
+    """Gradient of `weights`, one (fan_out, fan_in) array per layer, and of `biases`, one (fan_out,) array per layer."""
 
     weights: list[Floats]
     biases: list[Floats]
 
 
 class MeanGradient:
-    """The gradient of the mean loss over samples, without penalties and dropout, at one state of a network."""
+    """Gradient of the mean loss over samples, without penalties and dropout, at one state of a network."""
 
     def __init__(self, state: State, name: str, samples: Samples, loss: str, threads: int) -> None:
         self._state, self._name, self._samples, self._loss, self._threads = state, name, samples, loss, threads
 
     @cached_property
     def stored(self) -> State:
-        """By each parameter that the state stores: these are its `values`."""
+        """The gradient by each parameter that the state stores, as `values` of a state."""
         return self._of(self._state)
 
     @cached_property
     def full(self) -> State:
-        """By every weight, live or not; it takes the time and memory of the dense network."""
+        """The gradient by every weight, live or not; it takes the time and memory of the dense network."""
         old, nothing = self._state.storage, self._state.values[:0]
         positions = [old.positions(layer) for layer in range(len(old.execution))]
         dense = from_positions(old.sizes, ["dense"] * len(old.execution), old.layout.activation, positions)
@@ -68,7 +68,7 @@ class MeanGradient:
 
 
 def by_layer(gradient: State, full: bool) -> Gradient:
-    """The gradient as arrays by layer; where weights are pruned it is 0, unless it is the full one."""
+    """Return the gradient as one array per layer; it is 0 for pruned weights unless `full`."""
     storage, values = gradient.storage, gradient.values
     if not full:
         values = values * storage.live

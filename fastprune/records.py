@@ -1,4 +1,4 @@
-"""What happened: evaluations, epochs, rounds. Short to print, and flat as a table."""
+"""Records of evaluations, epochs and rounds, which print briefly and convert to flat tables."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 Amount = float | Mapping[int, float]
-"""The number of a round: one for all layers, or one for each layer that is named."""
+"""The number of a round: one for all layers, or a dict with one for each named layer."""
 
-HELP = "A smaller learning rate helps, or features scaled to about 1, or another seed"
+HELP = "Try a smaller learning rate, features scaled to about 1, or another seed"
 
 
 class TrainingWarning(UserWarning):
-    """What a person should know of a training that has come to its end."""
+    """Warning about how a training or a run of rounds ended, or about its data."""
 
 
 class DivergenceError(ArithmeticError):
-    """The loss, or a weight, became NaN or infinite; the network is back in the last state in which all was finite.
+    """The loss or a weight became NaN or infinite; the network is back in its last finite state.
 
     Attributes
     ----------
     epoch : int
-        The epoch in which it did, from 1.
+        Epoch in which this happened, from 1.
     stopped : bool
         Whether the callback had just ended the fit.
     """
 
     def __init__(self, what: str, value: str, epoch: int, epochs: int, stopped: bool = False) -> None:
-        super().__init__(what, value, epoch, epochs, stopped)  # as `args`, so that it comes whole from another process
+        super().__init__(what, value, epoch, epochs, stopped)  # as `args`, so that it can be pickled
         self.epoch, self.stopped = epoch, stopped
 
     def __str__(self) -> str:
         what, value, epoch, epochs, _ = self.args
-        return f"{what} became {value} in epoch {epoch} of {epochs}; the last finite state is restored. {HELP}"
+        return f"{what} became {value} in epoch {epoch} of {epochs}; the last finite state was restored. {HELP}"
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How a network does on a set of samples.
+    """Loss and accuracy of a network on a set of samples.
 
     Attributes
     ----------
     loss : float
-        Mean over the samples, without penalties.
+        Mean loss over the samples, without penalties.
     accuracy : float or None
-        Fraction of samples that are right, in [0, 1] (in every output, where there are several sigmoid outputs);
-        None for a regression.
+        Fraction of samples that are right, in [0, 1] (for several sigmoid outputs, right in every output); None for a
+        regression.
     collapsed : bool
         Whether the network has learned nothing: it has `one_answer` although labels differ, and its loss is at least
-        99 % of the labels' entropy, which is the best that one answer can reach. For labels between 0 and 1, both are
-        measured above the loss that no network can beat.
+        99 % of the labels' entropy, the best that one answer can reach. For labels between 0 and 1, both are measured
+        above the loss that no network can beat.
     one_answer : bool
-        Whether the network predicts one and the same class, or set of classes, for all samples; False for a regression.
+        Whether the network predicts the same class, or set of classes, for all samples; False for a regression.
     """
 
     loss: float
@@ -74,15 +74,15 @@ class Epoch:
     Attributes
     ----------
     epoch : int
-        Its number in this fit, from 1.
+        Number of the epoch in this fit, from 1.
     learning_rate : float
-        Of its first step.
+        Learning rate of its first step.
     loss : float
-        Mean over its samples, each measured before its batch's update (and under dropout, if there is any).
+        Mean training loss, measured before each batch's update (and with dropout, if any).
     accuracy : float or None
-        Likewise; None for a regression.
+        Training accuracy, measured likewise; None for a regression.
     validation : Evaluation or None
-        Of the held-out set, after the epoch.
+        Evaluation on the held-out set after the epoch.
     """
 
     epoch: int
@@ -94,25 +94,25 @@ class Epoch:
 
 @dataclass(frozen=True, repr=False)
 class History:
-    """What a fit did.
+    """Record of a fit.
 
     Attributes
     ----------
     epochs : tuple of Epoch
-        One an epoch.
+        One record per epoch.
     train : Evaluation
-        Of the training set, or of 2,048 samples of it, by the network as the fit leaves it; `collapsed` and
-        `one_answer` are of all samples.
+        Evaluation of the final network on the training set, or on 2,048 samples of it; `collapsed` and `one_answer`
+        refer to all samples.
     validation : Evaluation or None
-        Of the held-out set, likewise.
+        Evaluation of the final network on the held-out set.
     converged : bool
-        Whether the loss stopped improving before the epochs were over.
+        Whether the loss stopped improving before all epochs were done.
     stopped : bool
         Whether the callback ended the fit.
     restored : bool
-        Whether an earlier state than the last was the best one, and was restored.
+        Whether a state before the last was the best and was restored.
     collapsed : bool
-        Whether the last state had collapsed on the training set, see `Evaluation`; what is restored then may not have.
+        Whether the last state had collapsed on the training set (see `Evaluation`); a restored state may not have.
     seconds : float
         Wall time of the whole fit.
     """
@@ -127,7 +127,7 @@ class History:
     seconds: float
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One flat dictionary an epoch, for a data frame.
+        """Return one flat dictionary per epoch, for a data frame.
 
         Examples
         --------
@@ -152,27 +152,27 @@ class History:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback is told.
+    """Argument of a callback.
 
     Attributes
     ----------
     step, steps : int
-        Steps done in this fit, and all there are to do.
+        Steps done in this fit, and in total.
     epoch, epochs : int
-        Whole epochs done in this fit, and all there are to do.
+        Whole epochs done in this fit, and in total.
     loss : float
-        Mean of the last step's batch.
+        Mean loss of the last step's batch.
     train : Epoch or None
-        The last whole epoch; None in the first one.
+        The last whole epoch; None during the first one.
     validation : Evaluation or None
-        Of the held-out set after it.
+        Evaluation on the held-out set after that epoch.
     epoch_ended : bool
-        Whether this call comes at the end of an epoch, with `train` and `validation` new. Short epochs without a
-        held-out set come several to a call.
+        Whether an epoch has just ended, so that `train` and `validation` are new. Without a held-out set, one call may
+        cover several short epochs.
     round, rounds : int or None
-        The round of pruning, from 1, and how many the schedule has; None in a fit of its own.
+        Pruning round, from 1, and number of rounds in the schedule; None for `Trainer.fit`.
     seconds : float
-        Since this fit began.
+        Time since this fit began.
     """
 
     step: int
@@ -203,13 +203,13 @@ EventKind = Literal[
 
 @dataclass(frozen=True)
 class Event:
-    """Something a reader of the record should know; `layer` is None where it concerns the whole network.
+    """Something noteworthy in a prune or a round; `layer` is None if it concerns the whole network.
 
     Kinds: "nothing removed" (the prune changed no mask), "kept more than asked" (`min_keep` held weights back),
-    "layer emptied" (its last live weight went), "diverged" and "collapsed" (so an attempt at retraining ended),
-    "restored" (the attempt's best state had not collapsed, and was restored), "failed" (both attempts came to nothing:
-    the network is the previous round's), "one answer" (the round holds, but its network predicts the same class for all
-    training samples: only its probabilities tell them apart), "stopped" (a callback ended the run with this round).
+    "layer emptied" (its last live weight was removed), "diverged" and "collapsed" (how an attempt at retraining ended),
+    "restored" (the attempt's best state had not collapsed, and was restored), "failed" (both attempts failed, and the
+    network is the previous round's), "one answer" (the round counts, but its network predicts the same class for all
+    training samples; only its probabilities differ), "stopped" (a callback ended the run with this round).
     """
 
     kind: EventKind
@@ -221,38 +221,38 @@ class Event:
 
 @dataclass(frozen=True, repr=False)
 class PruneRecord:
-    """What one prune asked for and what it did. Sparsities are fractions pruned, biases never counted.
+    """Record of one prune: what was requested and what was done. Sparsities are fractions pruned, without biases.
 
     Attributes
     ----------
     rule, scope : str
-        As given to the pruner; "mask" and "layer" where masks were applied.
+        As given to the pruner; "mask" and "layer" if masks were applied.
     requested : float, dict or None
-        The number of the rule: q, quality or sparsity; None where masks were applied.
+        Number for the rule: q, quality or sparsity; None if masks were applied.
     requested_sparsity : float or None
-        The sparsity of all weights that this stands for; None for "std", for numbers by layer, and for masks.
+        Sparsity of all weights that this number means; None for "std", for numbers by layer, and for masks.
     sparsity : float
-        Achieved, of all weights.
+        Achieved sparsity of all weights.
     prunable_sparsity : float
-        Achieved, of the layers that are not ignored: the "parameter pruning degree" of some programs.
+        Achieved sparsity of the layers that are not ignored; some programs call it "parameter pruning degree".
     layer_sparsity : tuple of float
-        Achieved, layer by layer.
+        Achieved sparsity of each layer.
     effective_sparsity : float
-        Achieved, with weights counted as pruned that lie on no path of live weights from an input to an output.
+        Achieved sparsity if weights on no path of live weights from an input to an output also count as pruned.
     dead_units : tuple of int
-        Units of each hidden layer that no such path leads through.
+        Number of units in each hidden layer that are on no such path.
     removed, grown, live : int
-        Weights that went, that came back, and that are live then.
+        Number of weights that were removed, that were brought back, and that are live afterwards.
     removed_norm : float
-        Euclidean norm of the removed weights, divided by the norm of all weights before; 0 where these were all 0.
+        Euclidean norm of the removed weights divided by the norm of all weights before; 0 if these were all 0.
     thresholds : tuple of float or None
-        Of each layer, the threshold in use: weights whose score (their absolute value, unless the criterion is another
-        one) is not above it went, but for those that `min_keep` held back. None where there was none: in layers that
-        are left alone, under the rule "sparsity", and where q percent are less than one weight.
+        Threshold of each layer: weights whose score (by default their absolute value) is not above it were removed,
+        unless `min_keep` held them back. None if there was none: in layers left alone, under the rule "sparsity", and
+        if q percent are less than one weight.
     execution : tuple of str
-        How each layer runs from then on: "dense" or "sparse".
+        How each layer is computed from then on: "dense" or "sparse".
     events : tuple of Event
-        What else there is to know.
+        Anything else noteworthy.
     """
 
     rule: str
@@ -287,9 +287,9 @@ class Scores:
     Attributes
     ----------
     train : Evaluation
-        Of the training set, or of 2,048 samples of it; `collapsed` and `one_answer` are of all samples.
+        On the training set, or 2,048 samples of it; `collapsed` and `one_answer` refer to all samples.
     validation, test : Evaluation or None
-        Of the held-out and of the test set; None where it was not given.
+        On the held-out and the test set; None if not given.
     """
 
     train: Evaluation
@@ -299,21 +299,21 @@ class Scores:
 
 @dataclass(frozen=True, repr=False)
 class RoundRecord(PruneRecord):
-    """One round: the prune, and the retraining after it.
+    """Record of one round: a prune and the retraining after it.
 
     Attributes
     ----------
     round : int
-        Its number, from 1.
+        Number of the round, from 1.
     before, after : Scores or None
-        Of the pruned network, before and after retraining. `after` is None while the round is not over and where
-        retraining diverged; in a failed round it tells what the last attempt came to.
+        Evaluations of the pruned network before and after retraining. `after` is None until the round is over and if
+        retraining diverged; in a failed round it describes the last attempt.
     learning_rate : float or None
-        Of the retraining that counts, before the schedule's factor; None while the round is not over.
+        Learning rate of the last attempt at retraining, before the schedule's factor; None until the round is over.
     epochs : int
-        Epochs of retraining, all attempts together; a diverged one counts up to where it did.
+        Epochs of retraining over all attempts; a diverged attempt counts up to the epoch in which it diverged.
     seconds : float
-        Wall time of retraining, all attempts together.
+        Wall time of retraining over all attempts.
     failed : bool
         Whether the round was given up and the network is the previous round's.
     """
@@ -328,7 +328,7 @@ class RoundRecord(PruneRecord):
 
     @property
     def done(self) -> bool:
-        """Whether the round is over: retrained, or given up."""
+        """Whether the round is over: retrained or given up."""
         return self.after is not None or self.failed
 
     def _said(self) -> list[str]:
@@ -342,7 +342,7 @@ class RoundRecord(PruneRecord):
 
 
 class PruneHistory(list[RoundRecord]):
-    """The rounds of a run, a list of `RoundRecord`.
+    """A list of `RoundRecord`, the rounds of a run.
 
     Examples
     --------
@@ -355,13 +355,13 @@ class PruneHistory(list[RoundRecord]):
     """
 
     def warn(self, stacklevel: int) -> None:
-        """Tell whoever called `run` what they should know."""
+        """Warn the caller of `run` about a failed round or networks with one answer."""
         if self and self[-1].failed:
             record = self[-1]
             ends = ", then ".join(event.kind for event in record.events if event.kind in ("collapsed", "diverged"))
             warnings.warn(
                 f"round {record.round} failed and ended the run: retraining {ends}. The network is as it was before "
-                f"this round. {HELP}, or a smaller step of pruning",
+                f"this round. {HELP}, or smaller pruning steps",
                 TrainingWarning,
                 stacklevel=stacklevel,
             )
@@ -369,13 +369,13 @@ class PruneHistory(list[RoundRecord]):
         if rounds:
             warnings.warn(
                 f"after {'round' if len(rounds) == 1 else 'rounds'} {', '.join(rounds)} the network gives one answer "
-                "to all training samples, though its probabilities tell them apart",
+                "for all training samples, although its probabilities differ",
                 TrainingWarning,
                 stacklevel=stacklevel,
             )
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One flat dictionary a round, for a data frame: what has parts, such as `after.test`, is spread over keys."""
+        """Return one flat dictionary per round, for a data frame; nested values get keys like `after_test_loss`."""
         return [_flat("", record) for record in self]
 
     def __repr__(self) -> str:
@@ -386,11 +386,11 @@ class PruneHistory(list[RoundRecord]):
         return _table(self.to_dicts(), ("round", "sparsity", "live", f"before_{given}", f"after_{given}", "events"))
 
 
-_SETS = {"train", "validation", "test", "after"}  # parts that may not be there, and then have no columns
+_SETS = {"train", "validation", "test", "after"}  # optional parts; they have no columns if they are None
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
-    """A value with parts as one dictionary, the names of parts joined by underscores."""
+    """Flatten a nested value into one dictionary; names of parts are joined by underscores."""
     if is_dataclass(value):
         parts = {field.name: getattr(value, field.name) for field in fields(value)}
     elif isinstance(value, Mapping):
@@ -409,7 +409,7 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]], begins: Iterable[str] = ("",)) -> str:
-    """The columns of rows whose names begin so, as HTML."""
+    """Format the columns whose names begin with one of `begins` as an HTML table."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith(tuple(begins)))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     lines = []

@@ -1,4 +1,4 @@
-"""What goes and what comes back: from a round's number to sets of weights. Nothing here changes a network."""
+"""From the number of a round to the weights to remove and to bring back. Nothing here changes a network."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ SCOPES = ("layer", "global")
 LAYER_RATES = ("uniform", "erdos_renyi", "lamp")
 
 Positions = Ints
-"""Where weights stand among the stored ones, ascending."""
+"""Ascending indices of weights among the stored ones."""
 
 
 class Selection(NamedTuple):
-    """What goes, what comes back, and why."""
+    """The weights to remove and to bring back, with the reasons."""
 
     removed: Positions
-    grown: dict[int, Ints]  # by layer, where in its (fan_out, fan_in) array
-    held_back: list[int]  # layers that `min_keep` made keep more than was asked
-    thresholds: dict[int, float | None]  # of each layer that was ranked, under a rule that has one
+    grown: dict[int, Ints]  # by layer: positions in its (fan_out, fan_in) array
+    held_back: list[int]  # layers that keep more than requested because of `min_keep`
+    thresholds: dict[int, float | None]  # of each ranked layer, if the rule has thresholds
 
     def apply(self, state: State) -> State:
-        """The state after it."""
+        """Return the state after this selection."""
         if not self.removed.size and not self.grown:
             return state
         stay = state.storage.live > 0
@@ -53,7 +53,7 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True)
 class Selector:
-    """Which weights go and which come back; see `fastprune.Pruner`, which checks the fields."""
+    """Selects weights to remove and to bring back; see `fastprune.Pruner`, which checks the fields."""
 
     criterion: str | Criterion
     scope: str
@@ -62,15 +62,15 @@ class Selector:
     min_keep: int
     seed: int
     grower: str | None = None
-    drop_fraction: float = 0.0  # of this round
+    drop_fraction: float = 0.0  # in this round
 
     def check(self, rule: str, of_schedule: str) -> None:
-        """Refuse what does not go together, with each other or with the rule of a prune.
+        """Check that the settings are compatible with each other and with the rule of a prune.
 
         Raises
         ------
         ValueError
-            If something does not.
+            If they are not.
         """
         if self.layer_rates != "uniform" and (of_schedule != "sparsity" or self.scope != "layer"):
             raise ValueError(
@@ -84,10 +84,10 @@ class Selector:
         if rule == "std" and self.criterion != "magnitude":
             raise ValueError(f"criterion: expected 'magnitude' with rule 'std', got {self.criterion!r}")
         if not self.layers:
-            raise ValueError("ignored_layers: expected to leave a layer to prune, got all of them")
+            raise ValueError("ignored_layers: expected at least one layer left to prune, got all layers")
 
     def select(self, state: State, rule: str, amount: Amount, gradient: MeanGradient | None = None) -> Selection:
-        """Find the live weights that the rule removes, and those that the grower brings back."""
+        """Find the live weights that the rule removes, and the pruned ones that the grower brings back."""
         storage = state.storage
         values = state.values[: storage.layout.biases[0]].astype(np.float64)
         live = [low + np.flatnonzero(storage.live[low:high]) for low, high in pairwise(storage.layout.weights)]
@@ -100,7 +100,7 @@ class Selector:
             where, rng = live[layer], self._lots(state, layer, live)
             contexts[layer] = Context(layer, values[where], rng, state, gradient)
             scores[where] = score(self.criterion, contexts[layer])
-            # The best of a layer, where some are to stay, are not free to go.
+            # The best `min_keep` weights of a layer cannot be removed.
             free[layer] = lowest(scores, where, max(0, where.size - self.min_keep))
         removed: list[Positions] = [np.empty(0, np.int64)]
         grown: dict[int, Ints] = {}
@@ -136,16 +136,16 @@ class Selector:
         return Selection(np.concatenate(removed), grown, held_back, thresholds)
 
     def _lots(self, state: State, layer: int, live: list[Positions]) -> np.random.Generator:
-        """Random numbers of a layer, the same however layers are stored, and whichever others are ranked."""
-        if self.grower is not None:  # the number of live weights may stay: other lots for other live weights
+        """Random generator of a layer; it depends neither on how layers are stored nor on which others are ranked."""
+        if self.grower is not None:  # the number of live weights may stay, so key by which weights are live
             digest = zlib.crc32(state.storage.positions(layer).tobytes())
             return np.random.default_rng([self.seed, layer, int(state.updates[0]), digest])
         counts = [positions.size for positions in live]
         generator = np.random.PCG64([self.seed, sum(counts)])
-        return np.random.Generator(generator.advance(sum(counts[:layer])))  # a number for each live weight before
+        return np.random.Generator(generator.advance(sum(counts[:layer])))  # skip one number per earlier live weight
 
     def _groups(self, amount: Amount) -> Sequence[tuple[list[int], float]]:
-        """Which layers are ranked together, and the number of each such group."""
+        """Return the groups of layers that are ranked together, with the number of each group."""
         if isinstance(amount, Mapping):
             return [([layer], number) for layer, number in amount.items()]
         return [(self.layers, amount)] if self.scope == "global" else [([layer], amount) for layer in self.layers]
@@ -153,7 +153,7 @@ class Selector:
     def _losses(
         self, storage: Storage, amount: Amount, values: Floats, live: list[Positions]
     ) -> Sequence[tuple[list[int], float]]:
-        """How many weights each group loses for its sparsity; with a grower it may gain some, which are negative."""
+        """Return how many weights each group loses to reach its sparsity; negative if a grower adds weights."""
         sizes = storage.layer_total_weights
         left = [positions.size for positions in live]
         least = 0 if self.grower is None else -sum(sizes)
@@ -179,10 +179,10 @@ class Selector:
 
 
 def _lamp(layers: list[Floats], total: int) -> list[int]:
-    """Which share of `total` weights each of these layers keeps, if all are ranked together by their LAMP score.
+    """Return how many of `total` weights each layer keeps if all are ranked together by LAMP score.
 
-    A weight's score is its square by the sum of the squares that are at least as large in its layer, each weight
-    counting once (Lee et al. 2021, equation 2).
+    A weight's score is its square divided by the sum of all squares in its layer that are at least as large, itself
+    included; ties are ordered (Lee et al. 2021, equation 2).
     """
     scores = []
     for values in layers:
@@ -199,7 +199,7 @@ def _union(positions: Mapping[int, Positions] | list[Positions], layers: list[in
 
 
 def check_amount(name: str, rule: str, amount: Amount, selector: Selector, network: MLP) -> Amount:
-    """`amount`, if the rule can take it and every layer it names can be pruned."""
+    """Return `amount` if it suits the rule and every layer it names can be pruned."""
     interval = RULES[rule].interval
     if not isinstance(amount, Mapping):
         number = check.number(name, amount, interval)
@@ -229,8 +229,8 @@ def _check_reach(name: str, sparsity: float, selector: Selector, network: MLP) -
         least += sum(min(live[layer], selector.min_keep) for layer in prunable)
     if count_for(sparsity, weights) > weights - least:
         raise ValueError(
-            f"{name}: expected a sparsity of at most {1 - least / weights:.6g}, all that ignored_layers and "
-            f"min_keep leave, got {sparsity!r}"
+            f"{name}: expected a sparsity of at most {1 - least / weights:.6g}, the most that ignored_layers and "
+            f"min_keep allow, got {sparsity!r}"
         )
     most = ignored + sum(network.layer_total_weights[layer] for layer in prunable)
     if selector.grower is not None and count_for(sparsity, weights) < weights - most:

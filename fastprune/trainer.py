@@ -1,4 +1,4 @@
-"""The trainer: settings of a training, and what can be asked of one."""
+"""The trainer: training settings, and the operations on a network that use them."""
 
 from __future__ import annotations
 
@@ -22,55 +22,55 @@ from fastprune.training import train
 
 
 class Trainer(check.Checked):
-    """Trains a network; pruned weights stay exactly 0.
+    """Train a network; pruned weights stay exactly 0.
 
-    All settings but the network and the optimizer can be changed later.
+    All settings except the network and the optimizer can be changed later.
 
     Parameters
     ----------
     network : MLP
-        Trained in place.
+        Network to train in place.
     optimizer : {"sgd", "adam"}, default "sgd"
-        Adam takes `momentum` as its beta_1; beta_2 is 0.999 and epsilon 1e-8.
+        Optimizer. Adam uses `momentum` as its beta_1; beta_2 is 0.999 and epsilon 1e-8.
     learning_rate : float, default 0.1
-        Of the first step, above 0.
+        Learning rate of the first step, above 0.
     learning_rate_schedule : {"constant", "step", "linear", "cosine"} or callable, default "constant"
-        Factor of the learning rate over one fit; each begins anew. A callable is given the part that is done, in
-        [0, 1), and returns the factor, at least 0.
+        Factor on the learning rate over one fit; every fit starts it anew. A callable takes the fraction of the fit
+        that is done, in [0, 1), and returns the factor, at least 0.
     momentum : float, default 0.9
-        In [0, 1).
+        Momentum, in [0, 1).
     nesterov : bool, default False
-        Nesterov's momentum (SGD only).
+        Whether to use Nesterov momentum (SGD only).
     l1, l2 : float, default 0.0
-        Decay, at least 0: l1 * sign(w) + l2 * w joins the gradient of each weight, not of biases. `l2` is PyTorch's
-        `weight_decay`.
+        Decay, at least 0: l1 * sign(w) + l2 * w is added to the gradient of each weight, but not of biases. `l2` is
+        PyTorch's `weight_decay`.
     input_dropout : float, default 0.0
-        Probability with which each feature of a sample is set to 0 in training, in [0, 1); the others are scaled up.
-        Srivastava et al. 2014 drop inputs, too; pruned networks, which rest on few of them, gain most by it.
+        Probability of setting a feature of a sample to 0 in training, in [0, 1); the others are scaled up. (Srivastava
+        et al. 2014 also drop inputs; pruned networks gain most from it, because they rely on few inputs.)
     dropout : float, default 0.0
         The same for hidden units.
     scale_dropout : bool, default True
-        Whether a hidden layer's dropout is multiplied by the square root of its weights' density, that of all its
-        weights being 1 (Han et al. 2015, equation 3), in each fit anew.
+        Whether to multiply a hidden layer's dropout by the square root of the density of its weights, at the start of
+        each fit (Han et al. 2015, equation 3).
     batch_size : int or None, default 128
-        Samples of a step; the last batch of an epoch takes what is left. None: all samples, in their order.
+        Samples per step; the last batch of an epoch may be smaller. None: all samples, in their given order.
     tolerance : float or None, default None
-        If given, a fit ends when the loss has not fallen by more than this for `patience` epochs (the paper's "while
-        not converged"): the held-out loss if there is a held-out set, else the training loss.
+        If given, a fit ends once the loss has not fallen by more than this for `patience` epochs (the paper's "while
+        not converged"). It is the held-out loss if there is a held-out set, else the training loss.
     patience : int, default 10
-        Epochs without improvement until a fit is converged. Short epochs are looked at together, at most `patience` of
-        them: so a fit may go on for that many more.
+        Epochs without improvement until a fit has converged. Short epochs are checked in groups of up to `patience`
+        epochs, so a fit may run for that many more.
     restore_best : bool, default True
-        Whether a fit ends in the best state it has been in, see `fit`; if not, in the last one.
+        Whether a fit ends in its best state (see `fit`) instead of its last.
     n_jobs : int, default 1
-        Number of threads; -1 for one a core. Results do not depend on it.
+        Number of threads; -1 means one per core. Results do not depend on it.
     seed : int, default 0
         Seed for shuffling and dropout. The same seed gives the same result, bit for bit, on the same machine.
 
     Attributes
     ----------
     dense_epochs : int
-        Epochs made before the first prune, all fits together.
+        Epochs trained before the first prune, over all fits.
 
     Raises
     ------
@@ -129,12 +129,12 @@ class Trainer(check.Checked):
 
     @property
     def network(self) -> MLP:
-        """The network that is trained."""
+        """The network to train."""
         return self._network
 
     @property
     def optimizer(self) -> str:
-        """The optimizer: what it keeps of each parameter is laid out for it."""
+        """The optimizer; it cannot be changed, because the state is laid out for it."""
         return self._optimizer
 
     learning_rate_schedule: LearningRates
@@ -169,36 +169,36 @@ class Trainer(check.Checked):
         callback: Callback | None = None,
         progress: bool = False,
     ) -> History:
-        """Train for a number of epochs, or until converged if the trainer has a tolerance, and keep the best state.
+        """Train for a number of epochs, or until convergence if the trainer has a tolerance; keep the best state.
 
-        The best state is the one with the lowest loss: of the held-out set if there is one, else of the training set,
-        or of 2,048 samples of it. States are compared at the start and after every epoch (after several, where these
-        take a few milliseconds and there is no held-out set). With `restore_best` off, the last one is kept. Momentum,
-        and what else the optimizer keeps, lasts from one fit to the next, unless another trainer trains the network in
-        between. Ctrl-C and exceptions of the callback leave the network with what it has learned.
+        The best state is the one with the lowest loss on the held-out set or, without one, on the training set (or
+        2,048 samples of it). States are compared at the start and after every epoch; without a held-out set, epochs of
+        a few milliseconds are grouped. If `restore_best` is False, the last state is kept. Momentum and other optimizer
+        state carry over to the next fit, unless another trainer trains the network in between. After Ctrl-C or an
+        exception in the callback, the network keeps what it has learned.
 
         Parameters
         ----------
         x : array_like (N, F)
             Training samples: any real numbers, converted to the network's dtype.
         y : array_like
-            Their labels: whole numbers (N,) in 0 .. K-1, or floats or 0/1 labels, (N, K) or, for one output, (N,).
-            See `MLP` for the loss they choose if it is not named.
+            Labels: whole numbers (N,) in 0 .. K-1, or floats or 0/1 labels, (N, K) or, for one output, (N,). If no loss
+            is named, the labels decide it; see `MLP`.
         epochs : int
-            Passes over the samples, at least 0; the most that are made if the trainer has a tolerance.
+            Number of passes over the samples, at least 0; the maximum if the trainer has a tolerance.
         learning_rate : float or None, default None
-            Used instead of the trainer's in this fit.
+            Learning rate of this fit, instead of the trainer's.
         learning_rate_schedule : str, callable or None, default None
-            Likewise.
+            Learning-rate schedule of this fit, instead of the trainer's.
         loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"} or None, default None
-            What the outputs mean, for a network that has no loss yet.
+            Loss for a network that has none yet.
         validation : (x, y) or None, default None
-            A held-out set.
+            Held-out set.
         callback : callable or None, default None
-            Called with a `Progress` some 20 times a second, and after each epoch if there is a held-out set. If it
-            returns True, the fit ends there.
+            Function called with a `Progress` about 20 times a second, and after each epoch if there is a held-out set.
+            If it returns True, the fit ends.
         progress : bool, default False
-            Whether to show a bar: epoch, loss, accuracy, pace, time left.
+            Whether to show a progress bar with epoch, loss, accuracy, pace and time left.
 
         Returns
         -------
@@ -207,13 +207,13 @@ class Trainer(check.Checked):
         Raises
         ------
         ValueError
-            If an argument is not as described, or the loss or a weight is not finite to begin with. Nothing has then
-            been changed.
+            If an argument is not as described, or the loss or a weight is not finite at the start. The network is then
+            unchanged.
         RuntimeError
             If the callback pruned, restored or trained the network.
         DivergenceError
-            If the loss, of training or held-out samples, or a weight becomes NaN or infinite. The network is then in
-            the last state that was compared.
+            If the training or held-out loss, or a weight, becomes NaN or infinite. The network is then in the last
+            state that was compared.
 
         Warns
         -----
@@ -243,23 +243,23 @@ class Trainer(check.Checked):
         with shown(check.boolean("progress", progress), callback) as told:
             history = train(self, data, loss, epochs, rate, schedule, held_out, told)
         if history.collapsed or history.train.collapsed:
-            end = "the best state before that is restored"
+            end = "the best earlier state was restored"
             if history.train.collapsed:
-                end = "the network gives one answer to all samples, and knows no more than how frequent labels are"
+                end = "the network gives one answer for all samples and has learned only the label frequencies"
             warnings.warn(
                 f"training collapsed: {end} (loss {history.train.loss:.4g}). {HELP}", TrainingWarning, stacklevel=2
             )
         return history
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
-        """Loss and accuracy of the network on labelled samples.
+        """Compute loss and accuracy of the network on labelled samples.
 
         Parameters
         ----------
         x : array_like (N, F)
             Samples.
         y : array_like
-            Their labels, as for `fit`.
+            Labels, as for `fit`.
 
         Returns
         -------
@@ -275,7 +275,7 @@ class Trainer(check.Checked):
         >>> import fastprune as fp
         >>> trainer = fp.Trainer(fp.MLP([2, 3], loss="softmax_cross_entropy", initialization=1e-9))
         >>> evaluation = trainer.evaluate([[1.0, 2.0], [3.0, 4.0]], [0, 2])
-        >>> round(evaluation.loss, 4)  # log(3): it knows nothing
+        >>> round(evaluation.loss, 4)  # log(3): it has learned nothing
         1.0986
         """
         loss = loss_of(self.network, y)
@@ -284,22 +284,22 @@ class Trainer(check.Checked):
             return evaluate(self.network.state, samples, loss, threads)
 
     def gradient(self, x: ArrayLike, y: ArrayLike, *, pruned: bool = False) -> Gradient:
-        """The gradient of the mean loss on labelled samples, without penalties and dropout. Nothing is changed.
+        """Compute the gradient of the mean loss on labelled samples, without penalties and dropout.
 
         Parameters
         ----------
         x : array_like (N, F)
             Samples.
         y : array_like
-            Their labels, as for `fit`.
+            Labels, as for `fit`.
         pruned : bool, default False
-            Whether to give the gradient by pruned weights, too, which is 0 otherwise. It takes the time of the dense
-            network; the memory of one is taken in any case, by the arrays.
+            Whether to compute the gradient of pruned weights too, which is 0 otherwise. This takes as long as for a
+            dense network. The returned arrays take a dense network's memory either way.
 
         Returns
         -------
         Gradient
-            `weights`, one (fan_out, fan_in) array a layer, and `biases`, one (fan_out,) array a layer.
+            `weights`, one (fan_out, fan_in) array per layer, and `biases`, one (fan_out,) array per layer.
 
         Raises
         ------
@@ -321,17 +321,17 @@ class Trainer(check.Checked):
         return by_layer(found.full if pruned else found.stored, pruned)
 
     def rewind(self, state: State) -> None:
-        """Set the weights that are live, and the biases, to what they were in an earlier state; masks stay.
+        """Reset the live weights, the biases and the optimizer to an earlier state, but keep the present masks.
 
         Parameters
         ----------
         state : State
-            What `snapshot` of this trainer returned, before any weight went that is live now.
+            Snapshot of this trainer in which every weight that is live now was live.
 
         Raises
         ------
         ValueError
-            If it is no such state. Nothing is then changed.
+            If `state` is not such a snapshot. The network is then unchanged.
 
         Examples
         --------
@@ -347,12 +347,12 @@ class Trainer(check.Checked):
         self.network.state = self._rewound("state", state)
 
     def snapshot(self) -> State:
-        """Copy all that training and pruning change: parameters, masks and the optimizer's state.
+        """Copy everything that training and pruning change: parameters, masks and optimizer state.
 
         Returns
         -------
         State
-            For `restore`.
+            Snapshot for `restore` or `rewind`.
 
         Examples
         --------
@@ -372,31 +372,31 @@ class Trainer(check.Checked):
         Parameters
         ----------
         state : State
-            What `snapshot` of this trainer returned.
+            Snapshot of this trainer.
 
         Raises
         ------
         ValueError
-            If it is no such state. Nothing is then changed.
+            If `state` is not such a snapshot. The network is then unchanged.
         """
         self._check_state("state", state)
         self.network.state = replace(state.copy(), owner=self._owner)
 
     def _rewound(self, name: str, state: State) -> State:
-        """What `rewind` makes of the network's state; errors call the earlier one by `name`."""
+        """Return the network's state after `rewind`; error messages call the earlier state `name`."""
         self._check_state(name, state)
         try:
             return replace(self.network.state.rewound(state), owner=self._owner)
         except ValueError as error:
             raise ValueError(
-                f"{name}: expected a state in which all weights were live that are live now, got one without {error}"
+                f"{name}: expected a state in which all weights that are live now were live, got one without {error}"
             ) from None
 
     def __repr__(self) -> str:
         return f"Trainer({self.network!r}, optimizer={self.optimizer!r}, learning_rate={self.learning_rate:g})"
 
     def _state(self) -> State:
-        """The network's state; what the optimizer keeps is 0, if another trainer trained the network last."""
+        """The network's state, with a fresh optimizer state if another trainer trained the network last."""
         state = self.network.state
         return state if state.owner is self._owner else state.begun(self._owner, self._optimizer == "adam")
 

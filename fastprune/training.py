@@ -1,4 +1,4 @@
-"""The training loop: spans of steps in compiled code, and between them what a person or a decision needs."""
+"""The training loop: spans of steps in compiled code; between them, evaluation, records and callbacks."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def train(
     callback: Callback | None,
     known: Evaluation | None = None,
 ) -> History:
-    """Do on checked samples what `Trainer.fit` does, without its warnings.
+    """Run `Trainer.fit` on checked samples, without its warnings.
 
-    `known` is the evaluation of the network as it is, on what states are compared by, if that has been made.
+    `known` is the present network's evaluation on the samples by which states are compared, if already computed.
     """
     trainer._check_nesterov()
     network, samples = trainer.network, data.samples
@@ -47,7 +47,7 @@ def train(
     with Threads(trainer.n_jobs) as threads:
         span = span_length(trainer, batch, batches, held_out is not None)
         losses, hits = np.empty(steps), np.empty(steps, np.int64)
-        watched = held_out or data.watched  # what states are compared by
+        watched = held_out or data.watched  # the samples by which states are compared
         start = trainer.snapshot()
         checkpoints = Checkpoints(start, known or evaluate(start, watched, loss, threads))
         if fault := fault_of(start, checkpoints.last_evaluation):
@@ -73,9 +73,9 @@ def train(
 
         network.loss = loss
         while step < steps and not convergence.reached and not stopped:
-            # Whole epochs, or a part of one: never the end of one epoch and the start of the next.
+            # Whole epochs or part of one, never the end of one epoch and the start of the next.
             stop = min(step + span, steps if span >= batches else (step // batches + 1) * batches)
-            network.state = state  # from now on it is this trainer's
+            network.state = state  # from now on it belongs to this trainer
             done = run(losses[step:stop], hits[step:stop], rates[step:stop], step)
             if step + done < stop:
                 diverge("the loss", str(losses[step + done]), step + done)
@@ -109,7 +109,7 @@ def train(
                 updates = state.updates[0]
                 stopped = ends(callback(told))
                 if network.state is not state or state.updates[0] != updates:
-                    raise RuntimeError("the callback pruned, restored or trained the network, which is in training")
+                    raise RuntimeError("the callback pruned, restored or trained the network during its training")
         if step % batches:
             compare()
 

@@ -33,7 +33,7 @@ def test_gradient_takes_other_weights_than_magnitude_and_needs_samples():
     network = linear([[2.0, 2.0], [1.0, -1.0]])
     fp.Pruner(fp.Trainer(network)).step(sparsity=0.5)
     assert kept(network) == [[[1, 1], [0, 0]]]
-    with pytest.raises(ValueError, match=r"samples: expected a pair \(x, y\) to compute gradients by"):
+    with pytest.raises(ValueError, match=r"samples: a pair \(x, y\) is needed to compute gradients"):
         fp.Pruner(fp.Trainer(network), criterion="gradient").step(sparsity=0.75)
     with pytest.raises(ValueError, match=r"samples\[0\]: expected finite numbers of shape \(N, 2\)"):
         fp.Pruner(fp.Trainer(network), criterion="gradient").step(sparsity=0.75, samples=([[1.0]], [[1.0, 0.0]]))
@@ -85,7 +85,7 @@ def test_a_function_that_ranks_as_the_table_does_is_the_same(execution):
 @pytest.mark.parametrize(
     ("criterion", "message"),
     [
-        (lambda context: np.zeros(3), r"criterion: expected a function that gives 6 scores, .* got shape \(3,\)"),
+        (lambda context: np.zeros(3), r"criterion: expected a function that returns 6 scores, .* got shape \(3,\)"),
         (lambda context: np.full(context.values.size, np.nan), "criterion: expected .*, got NaN"),
         (lambda context: "high", "criterion: expected .*, got text"),
         (lambda context: None, "criterion: expected .*, got dtype object"),

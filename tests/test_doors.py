@@ -58,7 +58,7 @@ def test_masks_are_booleans_or_zeros_and_ones_or_none(kind, execution):
 
 
 BAD_ARRAYS = [
-    ("weights", [MATRICES[0]], r"weights: expected a list of 2 arrays, one a layer, got 1 of them"),
+    ("weights", [MATRICES[0]], r"weights: expected a list of 2 arrays, one per layer, got 1"),
     ("weights", [MATRICES[0], MATRICES[1].T], r"weights\[1\]: expected .*, got shape \(5, 3\)"),
     ("weights", [MATRICES[0] * np.nan, MATRICES[1]], r"weights\[0\]: expected finite float32 .*, got NaN or infinity"),
     ("weights", [MATRICES[0], MATRICES[1] * 1e300], r"weights\[1\]: expected finite float32 .*, got NaN or infinity"),
@@ -68,10 +68,10 @@ BAD_ARRAYS = [
     ("weights", [csr_array(MATRICES[0]), MATRICES[1]], r"weights\[0\]: expected .*, got dtype object"),
     ("biases", [VECTORS[0], [1.0]], r"biases\[1\]: expected finite float32 of shape \(3,\), got shape \(1,\)"),
     ("biases", [VECTORS[0] * 1e300, VECTORS[1]], r"biases\[0\]: expected .*, got NaN or infinity"),
-    ("masks", MASKS[0], "masks: expected a list of 2 arrays, one a layer, got 5 of them"),
+    ("masks", MASKS[0], "masks: expected a list of 2 arrays, one per layer, got 5"),
     ("masks", [MASKS[0].T, None], r"masks\[0\]: expected a boolean array .*, got shape \(6, 5\)"),
-    ("masks", [None, 2 * MASKS[1]], r"masks\[1\]: expected a boolean array .*, got other numbers than 0 and 1"),
-    ("masks", [None, MASKS[1] * np.nan], r"masks\[1\]: expected a boolean array .*, got other numbers than 0 and 1"),
+    ("masks", [None, 2 * MASKS[1]], r"masks\[1\]: expected a boolean array .*, got numbers other than 0 and 1"),
+    ("masks", [None, MASKS[1] * np.nan], r"masks\[1\]: expected a boolean array .*, got numbers other than 0 and 1"),
 ]
 
 

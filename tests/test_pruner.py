@@ -343,7 +343,7 @@ def test_a_collapse_with_a_good_state_before_it_is_restored_under_the_mask():
             r"schedule\[0\]: expected layers that are not ignored, got layer 0",
         ),
         ({"ignored_layers": [2]}, "ignored_layers: expected layers in -2 .. 1, got 2"),
-        ({"ignored_layers": [0, 1]}, "ignored_layers: expected to leave a layer to prune, got all of them"),
+        ({"ignored_layers": [0, 1]}, "ignored_layers: expected at least one layer left to prune, got all"),
         ({"ignored_layers": [0]}, r"schedule\[0\]: expected a sparsity of at most 0.375.*got 0.5"),
         ({"min_keep": -1}, "min_keep: expected an integer of at least 0, got -1"),
     ],

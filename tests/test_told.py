@@ -92,7 +92,7 @@ def test_one_answer_that_is_no_collapse_is_an_event_and_a_warning():
     network.state.values[:] = [2.0, -2.1]
     pruner = fp.Pruner(fp.Trainer(network), schedule=[0.0, 0.0])
     with pytest.warns(
-        fp.TrainingWarning, match="after rounds 1, 2 the network gives one answer to all training"
+        fp.TrainingWarning, match="after rounds 1, 2 the network gives one answer for all training"
     ) as told:
         history = pruner.run(y.reshape(-1, 1), y, 0)
     assert len(told) == 1
@@ -115,7 +115,7 @@ def test_a_collapse_that_is_undone_is_told_too():
     trainer = fp.Trainer(fp.MLP([4, 8, 3], seed=1), batch_size=None, momentum=0.0)
     good = trainer.fit(x, y, 60).train
     trainer.l2 = 100.0  # halves all weights at each step, until next to nothing but biases is left
-    with pytest.warns(fp.TrainingWarning, match=r"training collapsed: the best state before that is restored \(loss 0"):
+    with pytest.warns(fp.TrainingWarning, match=r"training collapsed: the best earlier state was restored \(loss 0"):
         history = trainer.fit(x, y, 60, learning_rate=0.005)
     assert history.collapsed
     assert history.restored
@@ -149,19 +149,19 @@ def test_features_far_from_scale_1_are_told_before_training():
 @pytest.mark.parametrize(
     ("outputs", "x", "y", "message"),
     [
-        (3, None, [1, 2, 3, 3], r"y: .* in 0 .. 2, got values from 1 to 3; classes begin with 0: train on y - 1"),
+        (3, None, [1, 2, 3, 3], r"y: .* in 0 .. 2, got values from 1 to 3; classes start at 0: train on y - 1"),
         (3, None, [0, 1, 2, 3], r"y: expected integers of shape \(4,\) in 0 .. 2, got values from 0 to 3$"),
         (3, None, ["a", "b", "c", "a"], r"got text; np.unique\(y, return_inverse=True\)\[1\] numbers classes from 0"),
         (3, None, np.array(["a", "b", "c", "a"], object), "got text; np.unique"),
         (2, None, np.array([b"a", b"b", b"b", b"a"]), "got text; np.unique"),
         (3, None, np.eye(3)[[0, 1, 2, 0]], r"y: expected classes .*got one-hot rows: y.argmax\(axis=1\)"),
-        (3, np.ones((4, 2, 3)), [0, 1, 2, 0], r"got shape \(4, 2, 3\); x.reshape\(len\(x\), -1\) makes a row of each"),
+        (3, np.ones((4, 2, 3)), [0, 1, 2, 0], r"got shape \(4, 2, 3\); x.reshape\(len\(x\), -1\) makes"),
         (3, np.ones(6), [0], r"got shape \(6,\); a single sample is x.reshape\(1, -1\)"),
         (3, np.ones((4, 5)), [0, 1, 2, 0], r"got shape \(4, 5\)$"),
-        (3, np.ma.masked_equal(np.eye(4, 6), 1), [0, 1, 2, 0], "x: .* got a masked array; fill in what is masked"),
+        (3, np.ma.masked_equal(np.eye(4, 6), 1), [0, 1, 2, 0], "x: .* got a masked array; fill or drop the masked"),
         (3, None, np.ma.masked_equal([0, 1, 2, 0], 1), "y: .* got a masked array"),
         (3, list(np.ma.masked_equal(np.eye(4, 6), 1)), [0, 1, 2, 0], "x: .* got a masked array"),
-        (1, None, [3, 1, 2, 0], r"values to meet want MLP\(..., loss='mean_squared_error'\), or the same in fit"),
+        (1, None, [3, 1, 2, 0], "for a regression, pass loss='mean_squared_error' to MLP or fit"),
     ],
 )
 def test_what_is_wrong_with_data_and_what_helps(outputs, x, y, message):
@@ -204,7 +204,7 @@ def test_the_loss_can_be_named_where_labels_would_choose_another():
     assert (guessed.loss, named.loss) == ("sigmoid_cross_entropy", "mean_squared_error")
     assert history.train.accuracy is None
     fp.Trainer(named, learning_rate=0.01).fit(x, y, 5, loss="mean_squared_error")
-    with pytest.raises(ValueError, match="loss: expected 'mean_squared_error', which the network has, got 'sigmoid"):
+    with pytest.raises(ValueError, match="loss: expected the network's loss 'mean_squared_error', got 'sigmoid"):
         fp.Trainer(named).fit(x, y, 5, loss="sigmoid_cross_entropy")
     with pytest.raises(ValueError, match=r"loss: expected one of 'softmax_cross_entropy', .* got 'mse'"):
         fp.Trainer(fp.MLP([2, 1])).fit(x, y, 5, loss="mse")

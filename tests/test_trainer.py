@@ -415,7 +415,7 @@ def test_weights_that_become_infinite_at_a_finite_loss_are_found():
     network.state.values[:] = [-3e38, 0.1, 0.0, 0.0]
     before = network.state.values.copy()
     trainer = fp.Trainer(network, learning_rate=3.0, l2=1.0, momentum=0.0, batch_size=None, restore_best=False)
-    with pytest.raises(fp.DivergenceError, match="a weight, or what the optimizer keeps of it, became infinite"):
+    with pytest.raises(fp.DivergenceError, match="a weight or its optimizer state became infinite"):
         trainer.fit([[1.0]], [0.5], 1)
     np.testing.assert_array_equal(network.state.values, before)
     network.state.values[0] = -np.inf
@@ -623,7 +623,7 @@ def test_what_can_be_called_is_called(function):
 def test_what_cannot_be_called_is_refused_before_training(function):
     network = fp.MLP([4, 3])
     before = network.state.values.copy()
-    with pytest.raises(ValueError, match="callback: expected a function of a Progress, got"):
+    with pytest.raises(ValueError, match="callback: expected a function that takes a Progress, got"):
         fp.Trainer(network).fit(X, Y, 1, callback=function)
     with pytest.raises(ValueError, match="learning_rate_schedule: expected one of 'constant'"):
         fp.Trainer(network, learning_rate_schedule=function)
@@ -697,7 +697,7 @@ def test_divergence_comes_whole_from_another_process():
     error = fp.DivergenceError("the loss", "inf", 2, 5)
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
-    assert str(error).startswith("the loss became inf in epoch 2 of 5; the last finite state is restored.")
+    assert str(error).startswith("the loss became inf in epoch 2 of 5; the last finite state was restored.")
     assert again.epoch == 2
 
 
