@@ -1,4 +1,4 @@
-"""Train neural networks on the CPU, prune their small weights, retrain, repeat."""
+"""Train neural networks on the CPU, prune their small weights, retrain them, and repeat."""
 
 from typing import TYPE_CHECKING
 

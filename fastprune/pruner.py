@@ -1,4 +1,4 @@
-"""The pruner: what a network is pruned by, one prune, and a run of rounds."""
+"""The pruner: pruning settings, single prunes, and runs of rounds."""
 
 from __future__ import annotations
 
@@ -26,77 +26,77 @@ from fastprune.trainer import Trainer
 
 
 class Pruner(check.Checked):
-    """Prunes a trainer's network, round by round, and retrains it.
+    """Prune a trainer's network round by round, and retrain it.
 
-    Pruning is cumulative: what was pruned stays pruned, unless a grower brings it back. Once a
-    layer is sparse enough, only its live weights are stored and computed, so that rounds get faster.
+    Pruning is cumulative: pruned weights stay pruned, unless a grower brings them back. Once a layer is sparse enough,
+    only its live weights are stored and computed, so that rounds get faster.
 
     Parameters
     ----------
     trainer : Trainer
-        Its network is pruned, and its settings retrain.
+        Trainer whose network is pruned and whose settings are used to retrain it.
     schedule : sequence of float, optional
-        The number of each round: of `fastprune.schedules`, any list, or an object of your own with `__len__` and
-        `__getitem__`. Numbers may also be dicts {layer: number}, in scope "layer": layers not named are left alone.
-        Single steps with a number, `step(sparsity=0.9)`, need none.
+        Number for each round: a schedule from `fastprune.schedules`, a list, or any object with `__len__` and
+        `__getitem__`. In scope "layer", an item may also be a dict {layer: number}; layers it does not name are left
+        alone. A schedule is not needed for single steps such as `step(sparsity=0.9)`.
     rule : {"sparsity", "percentile", "std"}, optional
-        What a number means; if not given, what the schedule's `rule` says, or "sparsity", if it says nothing.
-        "sparsity": of W weights, exactly W - floor(sparsity * W + 1/2) stay live; W counts all weights of the network,
-        those of ignored layers too, and the number is in [0, 1). In scope "layer" all prunable layers end at the same
+        Meaning of the numbers. By default the schedule's `rule` or, if it has none, "sparsity".
+        "sparsity": of W weights, exactly W - floor(sparsity * W + 1/2) stay live, for a sparsity in [0, 1). W counts
+        all weights of the network, including ignored layers. In scope "layer" all prunable layers end at the same
         sparsity, give or take one weight, unless one is already past it. "percentile": the threshold is the largest
-        one that removes at most q percent of the live weights, q in [0, 100]: q = 0 removes none, nor does any q that
-        is less than one weight, and q = 100 all of them. "std": it is quality, at least 0, times the standard deviation
-        of the live weights (Han et al. 2015, section 3). Both remove all that is not above the threshold, no more and
-        no less. An empty set's threshold is 0.
+        that removes at most q percent of the live weights, q in [0, 100]. q = 100 removes all; q = 0 removes none, and
+        so does a q of less than one weight. "std": the threshold is quality, at least 0, times the standard deviation
+        of the live weights (Han et al. 2015, section 3). Both threshold rules remove exactly the weights that are not
+        above the threshold. The threshold of an empty set is 0.
     scope : {"layer", "global"}, default "layer"
         Whether each layer is ranked alone, or all weights together.
     ignored_layers : iterable of int, default ()
-        Layers that are not pruned, from 0; -1 is the output layer.
+        Layers that are not pruned, counted from 0; -1 is the output layer.
     criterion : {"magnitude", "random", "gradient"} or callable, default "magnitude"
-        What weights are ranked by; the lowest go. "random" is the baseline that a method has to beat. "gradient" is
-        |w dL/dw|, what the loss changes by to first order, on at most 2,048 training samples, or on the `samples` of a
-        step. A function of your own is called for each layer that is pruned, with a `fastprune.criteria.Context`, and
-        gives a score (n,) to each of its n live weights. The rule "std" takes magnitudes only.
+        Score that ranks the weights; the lowest are removed. "random" is the baseline any method should beat.
+        "gradient" is |w dL/dw|, the first-order change of the loss, on at most 2,048 training samples or on the
+        `samples` of a step. A callable is called with a `fastprune.criteria.Context` for each layer to prune, and
+        returns scores (n,) for its n live weights. The rule "std" works with magnitudes only.
     layer_rates : {"uniform", "erdos_renyi", "lamp"}, default "uniform"
-        How the rule "sparsity", in scope "layer", shares out what is left: to all layers the same density; a density
-        in proportion to (fan_in + fan_out) / (fan_in * fan_out) (Mocanu et al. 2018, equation 3); or what a ranking of
-        all weights by LAMP scores leaves (Lee et al. 2021, equation 2). A layer gets no more than it still has. Rates
-        of your own are dicts in the schedule, also those that `sensitivity` recommends.
+        How the rule "sparsity" distributes live weights over layers in scope "layer": the same density everywhere; a
+        density proportional to (fan_in + fan_out) / (fan_in * fan_out) (Mocanu et al. 2018, equation 3); or what
+        remains after ranking all weights by LAMP score (Lee et al. 2021, equation 2). No layer gets more than it still
+        has. For other rates, such as those that `sensitivity` recommends, put dicts in the schedule.
     min_keep : int, default 0
-        Live weights that each layer keeps at least (all it has, if these are fewer). In scope "global" an exact count
-        stays exact, and the next smallest weights go instead; otherwise the layer removes less, and the record says so.
+        Minimum number of live weights per layer (a layer with fewer keeps them all). In scope "global" an exact count
+        stays exact, and the next smallest weights are removed instead; otherwise the layer loses less than requested,
+        and the record says so.
     grower : {"random", "gradient"}, optional
-        What brings weights back when a round prunes. Each layer then loses more than its number asks for, by
-        `drop_fraction`, and as many weights that were pruned become live, from 0: the number of live weights is exactly
-        the one asked for, also if that is higher than before; what is grown for that is shared out by the layers'
-        sizes. "random" draws lots, as SET does (Mocanu et al. 2018); "gradient" takes those with the largest gradients,
-        as RigL does (Evci et al. 2020), on the samples of the criterion "gradient": to find them takes the time and
-        memory of the dense network. Unlike in these papers, weights that have just gone do not come back at once, and
-        all new ones start at 0. For rule "sparsity" and scope "layer".
+        How weights are brought back when a round prunes. Each layer loses a further `drop_fraction` of its live
+        weights, and the same number of pruned weights becomes live with value 0. The number of live weights is exactly
+        the one requested. It may be higher than before; the extra weights are then distributed by layer size. "random"
+        chooses at random, as SET does (Mocanu et al. 2018). "gradient" chooses the largest gradients, as RigL does
+        (Evci et al. 2020), on the same samples as the criterion "gradient"; it takes the time and memory of the dense
+        network. Unlike in these papers, weights removed in a round cannot come back in it, and all new ones start at 0.
+        Needs rule "sparsity" and scope "layer".
     drop_fraction : float, default 0.3
-        The fraction of a layer's live weights that is exchanged, in [0, 1]; fewer, if fewer are pruned. Over the rounds
-        of the schedule it falls to 0 along half a cosine (Evci et al. 2020, section 3); steps with a number of their
-        own take all of it.
+        Fraction of a layer's live weights that a grower exchanges, in [0, 1]; less if fewer are pruned. It falls to 0
+        over the schedule along half a cosine (Evci et al. 2020, section 3). A step with its own number uses all of it.
     seed : int, default 0
         Seed for the criterion "random" and for growers.
 
     Attributes
     ----------
     round : int
-        Number of rounds done; the next takes `schedule[round]`.
+        Number of rounds done; the next one uses `schedule[round]`.
 
     Raises
     ------
     ValueError
-        If an argument is not as described, or ignored layers put a sparsity of the schedule out of reach.
+        If an argument is not as described, or ignored layers make a sparsity of the schedule unreachable.
 
     Notes
     -----
-    Extreme cases are defined. A layer without live weights passes on its biases; its threshold is 0 and nothing is
-    removed from it. A network without any has sparsity 1 and infinite compression, and gives one answer to all samples:
-    retraining it collapses. A sparsity of 0, or below what is pruned already, removes nothing, and the record says so.
-    Of weights that are all equal, also all 0, a count takes the first ones by index, and a threshold takes all, or none
-    where all are more than q percent. A weight that is 0 but was never pruned is live.
+    Extreme cases are defined. A layer without live weights passes on its biases; its threshold is 0 and it loses
+    nothing. A network without live weights has sparsity 1 and infinite compression, and gives one answer for all
+    samples: retraining it collapses. A sparsity of 0, or below the present one, removes nothing, and the record says
+    so. If all weights are equal, or all 0, a count removes the first by index, and a threshold removes all, or none if
+    all are more than q percent. A weight that is 0 but was never pruned is live.
 
     Examples
     --------
@@ -155,12 +155,12 @@ class Pruner(check.Checked):
 
     @property
     def trainer(self) -> Trainer:
-        """The trainer whose network is pruned."""
+        """The trainer whose network is pruned and retrained."""
         return self._trainer
 
     @property
     def rule(self) -> str:
-        """As given, or the schedule's."""
+        """The rule given, or else the schedule's."""
         return self._rule or check.one_of("schedule.rule", getattr(self.schedule, "rule", "sparsity"), RULES)
 
     @rule.setter
@@ -180,11 +180,11 @@ class Pruner(check.Checked):
         Parameters
         ----------
         samples : (x, y), optional
-            What a criterion or a grower that asks for gradients computes them by.
+            Samples for a criterion or a grower that needs gradients.
         **number : float or {layer: float}, optional
-            `q`, `quality` or `sparsity`: the number for the rule "percentile", "std" or "sparsity", whatever the
-            pruner's own rule is; at most one of them. With none, the schedule's next number is taken, and `round` goes
-            up.
+            At most one of `q`, `quality` and `sparsity`: the number for the rule "percentile", "std" or "sparsity",
+            whatever the pruner's own rule is. Without it, the step uses the schedule's next number and increments
+            `round`.
 
         Returns
         -------
@@ -193,8 +193,8 @@ class Pruner(check.Checked):
         Raises
         ------
         ValueError
-            If an argument is not as described, a sparsity is out of reach, or the schedule is used up. Nothing is then
-            changed.
+            If an argument is not as described, a sparsity is out of reach, or all rounds of the schedule are done. The
+            network is then unchanged.
 
         Examples
         --------
@@ -227,12 +227,12 @@ class Pruner(check.Checked):
         return self._prune(rules[keyword], amount, gradient, self.drop_fraction)
 
     def apply(self, masks: Sequence[ArrayLike | None]) -> PruneRecord:
-        """Prune the weights that masks leave out, whatever the pruner's settings are.
+        """Prune the weights where masks are False, whatever the pruner's settings.
 
         Parameters
         ----------
         masks : sequence of array_like (fan_out, fan_in) or None
-            One a layer: booleans, or zeros and ones. False prunes, True leaves as it is, None leaves the whole layer.
+            One mask per layer: booleans, or zeros and ones. False prunes; True changes nothing; None skips the layer.
 
         Returns
         -------
@@ -241,7 +241,7 @@ class Pruner(check.Checked):
         Raises
         ------
         ValueError
-            If the masks are not as described. Nothing is then changed.
+            If the masks are not as described. The network is then unchanged.
 
         Examples
         --------
@@ -278,55 +278,55 @@ class Pruner(check.Checked):
         on_round: OnRound | None = None,
         progress: bool = False,
     ) -> PruneHistory:
-        """Prune and retrain for each number of the schedule that is left.
+        """Prune and retrain for each remaining number of the schedule.
 
-        A retraining that ends collapsed (see `Evaluation.collapsed`) or diverges is tried once more at a tenth of the
-        learning rate, from its best state, or from the pruned weights if that had collapsed too. If the second attempt
-        ends no better, the round has failed: the network goes back to the end of the round before, and the loop ends.
-        So it does, too, after Ctrl-C or an exception of a callback. Another `run` then begins with that round; with no
-        rounds left it returns an empty list.
+        If retraining ends collapsed (see `Evaluation.collapsed`) or diverges, it is tried once more at a tenth of the
+        learning rate, from its best state or, if that had collapsed too, from the pruned weights. If the second attempt
+        ends no better, the round has failed: the network goes back to the end of the previous round, and the run ends.
+        The same happens after Ctrl-C or an exception in a callback. Another `run` starts again with that round; if no
+        rounds are left, it returns an empty list.
 
         Parameters
         ----------
         x, y : array_like
             Training set, as for `Trainer.fit`.
         epochs : int or sequence of int
-            Epochs of retraining, at least 0: the same in each round, or one number for each of the schedule, also for
-            rounds that are done already.
+            Epochs of retraining, at least 0: one number for all rounds, or one for each round of the schedule,
+            including those already done.
         learning_rate : float or "adaptive", optional
-            Of retraining; the trainer's, if not given. The paper retrains LeNet with a tenth of it. "adaptive" takes
-            a part of the trainer's, by what the prune did: the larger of |W - W'| / (|W| sqrt(s)), with W the weights
-            before, W' those after and s the fraction of the live ones that went, and of the round's epochs by the
-            trainer's `dense_epochs`; at most all of it, and all for a network that it has not trained (Zimmer et al.
-            2023, section 3, where the schedule is "linear").
+            Learning rate of retraining; by default the trainer's. The paper retrains LeNet with a tenth of it.
+            "adaptive" multiplies the trainer's by the larger of two fractions: |W - W'| / (|W| sqrt(s)), where W and W'
+            are the weights before and after the prune and s is the fraction of live weights removed; and the round's
+            epochs divided by the trainer's `dense_epochs`. The factor is at most 1, and 1 for a network the trainer has
+            not trained (Zimmer et al. 2023, section 3, where the schedule is "linear").
         learning_rate_schedule : str or callable, optional
-            Used instead of the trainer's.
+            Learning-rate schedule, instead of the trainer's.
         restarts : bool, default True
-            Whether the learning-rate schedule begins anew in each round: learning-rate rewinding (Renda et al. 2020),
-            if the round is as long as the dense training. Otherwise it runs once over the epochs of all rounds: with
-            rounds of one epoch this is gradual pruning (Zhu and Gupta 2017).
+            Whether the learning-rate schedule restarts in each round. With rounds as long as the dense training, this
+            is learning-rate rewinding (Renda et al. 2020). Otherwise it runs once over the epochs of all rounds; with
+            rounds of one epoch, this is gradual pruning (Zhu and Gupta 2017).
         rewind_to : State, optional
-            What `Trainer.snapshot` copied before pruning, early in training: after each prune, the weights that are
-            left and the optimizer's state go back to it (weight rewinding; Frankle et al. 2020, Renda et al. 2020).
+            Snapshot from early in training, before pruning. After each prune, the remaining weights and the optimizer
+            state are reset to it (weight rewinding; Frankle et al. 2020, Renda et al. 2020).
         rounds : int, optional
-            Rounds to make at the most, at least 0; all that are left, if not given.
+            Maximum number of rounds, at least 0; by default all that are left.
         validation : (x, y), optional
-            A held-out set: chooses the best state of each retraining, as in `Trainer.fit`, and is evaluated.
+            Held-out set. It is evaluated and selects the best state of each retraining, as in `Trainer.fit`.
         test : (x, y), optional
-            A test set. It is only ever evaluated.
+            Test set. It is only evaluated.
         callback : callable, optional
-            Called as `Trainer.fit` calls it. If it returns True, the retraining ends there, and the run with it.
+            Function called as in `Trainer.fit`. If it returns True, the retraining and the run end.
         on_round : callable, optional
-            Called with the record twice a round: once pruned, and once retrained or given up, when it is `done`. If it
-            returns True, the run ends with this round.
+            Function called with the record twice per round: after the prune, and when the round is `done` (retrained or
+            given up). If it returns True, the run ends with this round.
         progress : bool, default False
-            Whether to show a bar: round, epoch, loss, accuracy, pace, time left.
+            Whether to show a progress bar with round, epoch, loss, accuracy, pace and time left.
 
         Returns
         -------
         PruneHistory
-            A list of `RoundRecord`, one a round. If a round failed, it is the last; its record tells of the network
-            that was given up.
+            List of `RoundRecord`, one per round. A failed round is the last; its record describes the network that was
+            given up.
 
         Raises
         ------
@@ -336,7 +336,7 @@ class Pruner(check.Checked):
         Warns
         -----
         TrainingWarning
-            If a round failed, and so ended the run, or its network gives one answer to all training samples.
+            If a failed round ended the run, or a round's network gives one answer for all training samples.
 
         Examples
         --------
@@ -371,20 +371,20 @@ class Pruner(check.Checked):
         return history
 
     def sensitivity(self, x: ArrayLike, y: ArrayLike, *, sparsities: Sequence[float] | None = None) -> Sensitivity:
-        """Prune each layer alone, to one sparsity after the other, and evaluate; the network stays as it is.
+        """Evaluate the network with each layer alone pruned to a series of sparsities; the network is unchanged.
 
         Parameters
         ----------
         x, y : array_like
-            Samples to evaluate on, as for `Trainer.evaluate`: held-out ones, if the rates are to be chosen by them.
+            Samples to evaluate on, as for `Trainer.evaluate`. Use a held-out set to choose rates.
         sparsities : sequence of float, optional
-            Of the layer, ascending, each in [0, 1); a layer that is past one already stays as it is. If not given,
-            0.1 to 0.9, and on to 0.999 in ever smaller steps.
+            Sparsities of the pruned layer, ascending, each in [0, 1). A layer already past one is left as it is. By
+            default 0.1 to 0.9, then on to 0.999 in ever smaller steps.
 
         Returns
         -------
         Sensitivity
-            The curves (Han et al. 2015, figure 6), and `Sensitivity.recommend`.
+            Sensitivity curves (Han et al. 2015, figure 6), with the method `recommend`.
 
         Raises
         ------
@@ -407,7 +407,7 @@ class Pruner(check.Checked):
         self._check(self.rule)
         rounds = len(self.schedule)
         if not rounds:
-            raise ValueError("step: expected a number, step(sparsity=...), or a schedule in the pruner, got neither")
+            raise ValueError("step: pass a number, such as step(sparsity=0.9), or give the pruner a schedule")
         if self.round >= rounds:
             raise ValueError(
                 f"{'the one round' if rounds == 1 else f'all {rounds} rounds'} of the schedule "
@@ -419,7 +419,7 @@ class Pruner(check.Checked):
             amount = self._checked(f"schedule[{number}]", self.rule, self.schedule[number])
             record = self._prune(self.rule, amount, gradient, self.drop_fraction * cosine(number / rounds))
             self.round = number + 1
-        except BaseException:  # Ctrl-C between prune and count
+        except BaseException:  # including Ctrl-C between the prune and the count
             back()
             raise
         return record
@@ -428,7 +428,7 @@ class Pruner(check.Checked):
         state = self.trainer.network.state
         selection = self._selector(drop_fraction).select(state, rule, amount, gradient)
         if self.trainer.network.state is not state:
-            raise RuntimeError("the criterion pruned, restored or trained the network, which is being pruned")
+            raise RuntimeError("the criterion pruned, restored or trained the network during the prune")
         return prune(self, selection, rule=rule, scope=self.scope, requested=amount)
 
     def _selector(self, drop_fraction: float = 0.0) -> Selector:
@@ -444,15 +444,15 @@ class Pruner(check.Checked):
         )
 
     def _check(self, rule: str) -> None:
-        """Refuse settings that do not go together; each by itself is as described."""
+        """Refuse settings that are valid by themselves but not together."""
         self._selector().check(rule, self.rule)
 
     def _check_schedule(self) -> None:
-        """Refuse a schedule of which a number that is still to come cannot be taken."""
+        """Refuse a schedule with an invalid number in a remaining round."""
         schedule = self.schedule
         if check.one_of("schedule.rule", getattr(schedule, "rule", self.rule), RULES) != self.rule:
             raise ValueError(
-                f"schedule: expected numbers for rule {self.rule!r}, got {schedule!r}, for {schedule.rule!r}"  # type: ignore[attr-defined]
+                f"schedule: expected numbers for rule {self.rule!r}, got {schedule!r} for {schedule.rule!r}"  # type: ignore[attr-defined]
             )
         for number in range(self.round, len(schedule)):
             self._checked(f"schedule[{number}]", self.rule, schedule[number])

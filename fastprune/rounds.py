@@ -1,4 +1,4 @@
-"""The loop of rounds: prune, retrain, and go back where retraining comes to nothing."""
+"""The loop of rounds: prune, retrain, and go back if retraining fails."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ if TYPE_CHECKING:
     from fastprune.pruner import Pruner
 
 OnRound = Callable[[RoundRecord], bool | None]
-"""What `run` tells of a round; it ends the run by returning True."""
+"""Called by `run` with the record of a round; returning True ends the run."""
 
 ADAPTIVE = "adaptive"
-RETRY = 0.1  # times the learning rate, for the second attempt of a round whose retraining failed
+RETRY = 0.1  # factor on the learning rate for the second attempt at retraining
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to do, checked; see `Pruner.run`."""
+    """The checked arguments of `Pruner.run`."""
 
     data: TrainingSet
     loss: str
     validation: Samples | None
     test: Samples | None
     epochs: list[int]  # of each round of the schedule
-    stop: int  # the first round that is not made
+    stop: int  # the first round not to run
     learning_rate: float | None  # None: adaptive
     schedule: LearningRates
     restarts: bool
@@ -109,7 +109,7 @@ class Plan:
             if pruner.grower and any(
                 then.layer_live_weights[layer] < then.layer_total_weights[layer] for layer in pruner.prunable_layers
             ):
-                raise ValueError("rewind_to: expected a state in which all weights are live, as a grower needs it")
+                raise ValueError("rewind_to: with a grower, expected a state with all weights live, got a pruned one")
         check.callback("on_round", on_round, "a RoundRecord")
         loss = loss_of(network, train[1])
         return cls(
@@ -134,17 +134,17 @@ def _lengths(epochs: int | Sequence[int], rounds: int) -> list[int]:
     if not isinstance(epochs, Sequence) or isinstance(epochs, str):
         return [check.integer("epochs", epochs, 0)] * rounds
     if len(epochs) != rounds:
-        raise ValueError(f"epochs: expected a number for each of {rounds} rounds, got {len(epochs)}")
+        raise ValueError(f"epochs: expected one number for each of {rounds} rounds, got {len(epochs)}")
     return [check.integer(f"epochs[{i}]", number, 0) for i, number in enumerate(epochs)]
 
 
 def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHistory:
-    """Prune and retrain for each number of the schedule that is left."""
+    """Prune and retrain for each remaining number of the schedule."""
     trainer, network = pruner.trainer, pruner.trainer.network
     history = PruneHistory()
 
     def scores(fit: History | None = None) -> Scores:
-        """Of the network as it is; what a fit that has just ended knows is not evaluated again."""
+        """Evaluate the present network, reusing the evaluations of a fit that has just ended."""
         with Threads(trainer.n_jobs) as threads:
 
             def of(samples: Samples | None) -> Evaluation | None:
@@ -198,9 +198,9 @@ def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHi
 
 
 def goes_back_to(pruner: Pruner, state: State) -> Callable[[], None]:
-    """What makes network and pruner be as they are now, in that state; also if Ctrl-C comes a second time meanwhile.
+    """Return a function that puts the network back in `state` and the pruner in its present round.
 
-    Python looks for Ctrl-C between calls, such as those that check attributes, and not between stores in dictionaries.
+    A second Ctrl-C cannot interrupt it: Python handles signals between calls, not between stores in plain dictionaries.
     """
     network, of_pruner = vars(pruner.trainer.network), vars(pruner)
     number, loss = pruner.round, pruner.trainer.network.loss
@@ -212,7 +212,7 @@ def goes_back_to(pruner: Pruner, state: State) -> Callable[[], None]:
 
 
 def _stopped(record: RoundRecord) -> RoundRecord:
-    """The record of a round with which a callback ends the run."""
+    """Return the record with the event "stopped"."""
     event = Event("stopped")
     return record if event in record.events else replace(record, events=(*record.events, event))
 
@@ -224,7 +224,7 @@ def _retrain(
     rate: float,
     scores: Callable[[History], Scores],
 ) -> RoundRecord:
-    """The record of a round after one attempt at retraining, or two."""
+    """Return the record of a round after one or two attempts at retraining."""
     network = pruner.trainer.network
     pruned, known = network.state.copy(), record.before.validation or record.before.train
     record = _attempt(record, functools.partial(fit, known=known), rate, scores)
@@ -238,7 +238,7 @@ def _retrain(
 def _attempt(
     record: RoundRecord, fit: Callable[..., History], rate: float, scores: Callable[[History], Scores]
 ) -> RoundRecord:
-    """The record after one attempt at retraining; `failed` if that ended collapsed or diverged."""
+    """Return the record after one attempt at retraining; `failed` if it ended collapsed or diverged."""
     started = time.perf_counter()
     after, stopped = None, False
     try:
@@ -265,7 +265,7 @@ def _attempt(
 
 
 def prune(pruner: Pruner, selection: Selection, rule: str, scope: str, requested: Amount | None) -> PruneRecord:
-    """Take away what was selected, and bring back what was; the record of it."""
+    """Remove and bring back the selected weights; return the record."""
     network, state, layers = pruner.trainer.network, pruner.trainer.network.state, pruner.prunable_layers
     pruned = selection.apply(state)
     before, after, sizes = network.layer_live_weights, pruned.storage.layer_live_weights, network.layer_total_weights
@@ -303,7 +303,7 @@ def prune(pruner: Pruner, selection: Selection, rule: str, scope: str, requested
 def _requested_sparsity(
     rule: str, requested: Amount | None, live: list[int], layers: list[int], total: int
 ) -> float | None:
-    """What a number stands for, as a sparsity of all weights."""
+    """Return the sparsity of all weights that a number means, or None if it means none."""
     if requested is None or isinstance(requested, Mapping):
         return None
     if rule == "sparsity":
@@ -316,14 +316,14 @@ def _requested_sparsity(
 
 
 def _norm_ratio(part: Floats, whole: Floats) -> float:
-    """Euclidean norm of one vector by that of another, also where their squares are beyond all floats; or 0."""
+    """Euclidean norm of `part` divided by that of `whole`, or 0 if that is 0; squares cannot overflow."""
     (part, of_part), (whole, of_whole) = to_unit(part), to_unit(whole)
     norm = float(np.linalg.norm(whole))
     return math.ldexp(float(np.linalg.norm(part)) / norm, of_part - of_whole) if norm else 0.0
 
 
 def _adapted(record: PruneRecord, epochs: int, dense_epochs: int) -> float:
-    """The part of the learning rate with which to retrain for so many epochs; see `Pruner.run`."""
+    """Return the adaptive factor on the learning rate for so many epochs of retraining; see `Pruner.run`."""
     went = record.removed / (record.removed - record.grown + record.live) if record.removed else 1.0
     share = epochs / dense_epochs if dense_epochs and epochs else 1.0
     return min(1.0, max(share, record.removed_norm / math.sqrt(went)))

@@ -1,7 +1,7 @@
-"""When how much is pruned, and how the learning rate falls: pure functions of the round and of the progress.
+"""Schedules of pruning and of the learning rate: pure functions of the round and of the progress.
 
-A schedule is a sequence of numbers, one a round: a class of this module, or any list or tuple. What the number means
-is the rule's business (see `fastprune.Pruner`): a percentile, a quality, a sparsity.
+A pruning schedule is a sequence with one number per round: a class of this module, or any list or tuple. The rule (see
+`fastprune.Pruner`) decides what the number means: a percentile, a quality or a sparsity.
 """
 
 import math
@@ -16,17 +16,17 @@ from fastprune.kernels.layout import Floats
 from fastprune.records import Amount
 
 LearningRates = Callable[[float], float]
-"""Factor of the learning rate by the part of a training that is done, in [0, 1)."""
+"""Maps the fraction of a training that is done, in [0, 1), to a factor on the learning rate."""
 
 
 class Schedule(Sequence[float]):
-    """Base of the schedules: a sequence that computes its items, which are numbers for one rule."""
+    """Base of the schedules: a sequence that computes its items, which are numbers for `rule`."""
 
     rule: ClassVar[str] = "sparsity"
     rounds: int
 
     def at(self, round: int) -> float:
-        """The number of round `round`, 0 <= round < rounds."""
+        """Return the number of round `round`, 0 <= round < rounds."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -49,14 +49,14 @@ class Schedule(Sequence[float]):
 
 @dataclass(frozen=True)
 class PercentileRamp(Schedule):
-    """A percentile that grows from round to round: q[i+1] = q[i] + delta * i, never above 100.
+    """A percentile that grows from round to round: q[i+1] = q[i] + delta * i, at most 100.
 
     Parameters
     ----------
     q : float
-        Percentile of the first round, in [0, 100]; the second round has the same one.
+        Percentile of the first two rounds, in [0, 100].
     delta : float, default 0.0
-        What the step from one round to the next grows by each time, at least 0. With 0 each round has the same q.
+        Growth of the step between rounds, at least 0. If 0, all rounds use the same q.
     rounds : int
         Number of rounds.
 
@@ -78,18 +78,18 @@ class PercentileRamp(Schedule):
         check.integer("rounds", self.rounds, 1)
 
     def at(self, round: int) -> float:
-        """The percentile of round `round`, in closed form."""
+        """Return the percentile of round `round`, in closed form."""
         return min(100.0, self.q + self.delta * (round * (round - 1) // 2))
 
 
 @dataclass(frozen=True)
 class ConstantSparsity(Schedule):
-    """The same sparsity each round: all is pruned in the first one, and the others retrain.
+    """The same sparsity in each round: the first one prunes, and the others only retrain.
 
     Parameters
     ----------
     target_sparsity : float
-        Fraction of all weights that is pruned, in [0, 1).
+        Fraction of all weights that are pruned, in [0, 1).
     rounds : int, default 1
         Number of rounds.
 
@@ -108,13 +108,13 @@ class ConstantSparsity(Schedule):
         check.integer("rounds", self.rounds, 1)
 
     def at(self, round: int) -> float:
-        """The target."""
+        """Return the target."""
         return self.target_sparsity
 
 
 @dataclass(frozen=True)
 class _Rise(Schedule):
-    """Sparsity that rises from one value, before the first round, to another, after the last."""
+    """Sparsity that rises from one value before the first round to another after the last."""
 
     initial_sparsity: float
     final_sparsity: float
@@ -128,10 +128,10 @@ class _Rise(Schedule):
 
 @dataclass(frozen=True)
 class PolynomialDecay(_Rise):
-    """Density that falls as a polynomial; cubic unless said (Zhu and Gupta 2017, equation 1), linear with power 1.
+    """Density that falls as a polynomial, by default a cubic (Zhu and Gupta 2017, equation 1).
 
-    s[i] = final + (initial - final) * (1 - (i + 1) / rounds) ** power: the first round prunes, the last one reaches
-    `final_sparsity`.
+    s[i] = final + (initial - final) * (1 - (i + 1) / rounds) ** power: the first round already prunes, and the last one
+    reaches `final_sparsity`. Power 1 is linear.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class PolynomialDecay(_Rise):
 
 @dataclass(frozen=True)
 class LinearSparsity(_Rise):
-    """Sparsity that grows by the same amount each round.
+    """Sparsity that grows by the same amount in each round.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class LinearSparsity(_Rise):
 
 @dataclass(frozen=True)
 class GeometricDecay(_Rise):
-    """Density that falls by the same factor each round: each prunes one fraction of what is still live.
+    """Density that falls by the same factor in each round, so each round prunes the same fraction of live weights.
 
     Parameters
     ----------
@@ -210,17 +210,17 @@ class GeometricDecay(_Rise):
 
 
 def constant(progress: float) -> float:
-    """Learning rate that stays: 1."""
+    """Constant learning rate: 1."""
     return 1.0
 
 
 def step(progress: float) -> float:
-    """Learning rate divided by 10 at one half, and again at three quarters (as in He et al. 2016)."""
+    """Learning rate divided by 10 at one half and again at three quarters (as in He et al. 2016)."""
     return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
 
 
 def linear(progress: float) -> float:
-    """Learning rate that falls evenly to 0."""
+    """Learning rate that falls linearly to 0."""
     return 1 - progress
 
 
@@ -230,25 +230,25 @@ def cosine(progress: float) -> float:
 
 
 LEARNING_RATES: dict[str, LearningRates] = {f.__name__: f for f in (constant, step, linear, cosine)}
-"""Factor of the learning rate by the part of the training that is done, in [0, 1); evaluated at each step."""
+"""Learning-rate schedules by name; they are evaluated at each step."""
 
 
 def learning_rates(name: str, schedule: str | LearningRates) -> LearningRates:
-    """The schedule of that name, or the callable itself; errors call the argument `name`."""
+    """Return the schedule of that name, or the callable itself; error messages call the argument `name`."""
     if isinstance(schedule, str):
         return LEARNING_RATES[check.one_of(name, schedule, LEARNING_RATES)]
     function: LearningRates = check.function(
-        name, schedule, f"one of {', '.join(map(repr, LEARNING_RATES))}, or a function of the part that is done"
+        name, schedule, f"one of {', '.join(map(repr, LEARNING_RATES))}, or a function of the fraction done"
     )
     return function
 
 
 def rates_of(rate: float, schedule: LearningRates, steps: int) -> Floats:
-    """The learning rate of each step."""
+    """Compute the learning rate of each step."""
     expected = "learning_rate_schedule: expected factors in [0, inf)"
     try:
         values = [schedule(step / steps) for step in range(steps)]
-    except TypeError as error:  # it takes no number
+    except TypeError as error:  # it does not take a number
         raise ValueError(f"{expected}, got an error: {error}") from error
     try:
         factors = np.array(values or np.empty(0))
@@ -263,18 +263,18 @@ def rates_of(rate: float, schedule: LearningRates, steps: int) -> Floats:
     if bad.size:
         raise ValueError(f"{expected}, got {bad[0]:g}")
     if not np.isfinite(rates).all():
-        raise ValueError(f"learning_rate: expected a finite one after the schedule's factor, got {rate:g}")
+        raise ValueError(f"learning_rate: expected a rate that stays finite under the schedule, got {rate:g}")
     return rates
 
 
 def amounts(name: str, value: Any) -> Sequence[Amount]:
-    """`value`, if it can be a schedule: None is an empty one; errors call it `name`."""
+    """Return `value` if it can be a schedule (None is an empty one); error messages call it `name`."""
     if value is None:
         return ()
     value = value.tolist() if isinstance(value, np.ndarray) else value
     try:
         numbers = 0 if isinstance(value, str | Mapping | type) or not hasattr(value, "__getitem__") else len(value)
-    except TypeError:  # it has no length
+    except TypeError:  # no length
         numbers = 0
     if not numbers:
         raise ValueError(f"{name}: expected a sequence of at least one number, got {value!r}")

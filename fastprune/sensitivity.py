@@ -1,4 +1,4 @@
-"""How much each layer can lose: the curves of a sensitivity scan, and the rates that follow from them."""
+"""Sensitivity scans: how much each layer can lose, and the pruning rates that follow."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from fastprune.trainer import Trainer
 
 SCAN = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
-_HALVINGS = 60  # of the interval in which a tolerance is looked for: down to rounding
+_HALVINGS = 60  # bisection steps when searching for a tolerance; enough to reach rounding
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a network loses if one layer alone is pruned, without retraining (Han et al. 2015, figure 6).
+    """Effect of pruning one layer alone, without retraining (Han et al. 2015, figure 6).
 
     Attributes
     ----------
     layers : tuple of int
-        The layers that were pruned, each by itself.
+        Layers that were pruned, each alone.
     layer_total_weights : tuple of int
-        Weights of each layer of the network, live or pruned.
+        Number of weights of each layer of the network, live or pruned.
     layer_sparsity : tuple of float
-        Sparsity of each layer of the network as it was, and is.
+        Sparsity of each layer of the network, which the scan does not change.
     sparsities : tuple of float
-        To which the layers were pruned, ascending.
+        Sparsities to which the layers were pruned, ascending.
     baseline : Evaluation
-        Of the network as it was.
+        Evaluation of the unchanged network.
     evaluations : tuple of tuple of Evaluation
-        For each of `layers`, at each of `sparsities`.
+        Evaluations for each of `layers`, at each of `sparsities`.
     """
 
     layers: tuple[int, ...]
@@ -53,23 +53,23 @@ class Sensitivity:
     evaluations: tuple[tuple[Evaluation, ...], ...]
 
     def recommend(self, sparsity: float) -> dict[int, float]:
-        """Rates at which all layers that were scanned raise the loss by about the same amount, each by itself.
+        """Recommend a sparsity for each scanned layer such that each alone raises the loss by about the same amount.
 
         Parameters
         ----------
         sparsity : float
-            Of all weights of the network, not below its present one, and no further than the scan went.
+            Sparsity of all weights of the network, between its present one and the highest the scan can reach.
 
         Returns
         -------
         dict of int to float
-            The sparsity of each layer that has live weights: a number of the schedule for rule "sparsity" and scope
+            Sparsity of each scanned layer with live weights, for use in a schedule with rule "sparsity" and scope
             "layer".
 
         Raises
         ------
         ValueError
-            If the sparsity is out of the scan's reach.
+            If the sparsity is outside this range.
 
         Examples
         --------
@@ -79,21 +79,21 @@ class Sensitivity:
         >>> _ = trainer.fit(data.x_train, data.y_train, epochs=10)
         >>> pruner = fp.Pruner(trainer)
         >>> rates = pruner.sensitivity(data.x_train, data.y_train).recommend(0.8)
-        >>> round(rates[0], 1) > round(rates[1], 1)  # the output layer is the more sensitive one
+        >>> round(rates[0], 1) > round(rates[1], 1)  # the output layer is more sensitive
         True
         >>> round(pruner.step(sparsity=rates).sparsity, 2)
         0.8
         """
-        nothing = -1.0  # below any rise of the loss: no layer loses anything
+        nothing = -1.0  # below any rise of the loss, so no layer loses anything
         now, most = self._total(self._rates(nothing)), self._total(self._rates(np.inf))
-        # Rounded outwards, so that the ends are within.
+        # Round outwards, so that both ends are accepted.
         ends = f"[{math.floor(now * 1e9) / 1e9!r}, {math.ceil(most * 1e9) / 1e9!r}]"
         sparsity = min(max(now, check.number("sparsity", sparsity, ends)), most)
         low, high = nothing, max(float(curve[-1]) for curve in self._curves())
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             low, high = (middle, high) if self._total(self._rates(middle)) < sparsity else (low, middle)
-        # Where a curve is flat the rate leaps: so much of the leap is made as it takes.
+        # The rates jump where a curve is flat; interpolate within the jump.
         below, above = self._rates(low), self._rates(high)
         leap = self._total(above) - self._total(below)
         part = (sparsity - self._total(below)) / leap if leap > 0 else 1.0
@@ -101,17 +101,17 @@ class Sensitivity:
         return {layer: rate for layer, rate in rates if self.layer_sparsity[layer] < 1}
 
     def _curves(self) -> list[Floats]:
-        """By how much each layer's pruning raises the loss; it never falls again."""
+        """Rise of the loss for each layer, made monotone."""
         rises = [np.array([e.loss for e in row]) - self.baseline.loss for row in self.evaluations]
         return [np.maximum.accumulate(np.maximum(rise, 0)) for rise in rises]
 
     def _rates(self, tolerance: float) -> Floats:
-        """The highest sparsity of each layer at which the loss rises by no more than `tolerance`."""
+        """Highest sparsity of each layer at which the loss rises by at most `tolerance`."""
         rates = []
         for layer, curve in zip(self.layers, self._curves(), strict=True):
             now = self.layer_sparsity[layer]
             x, y = np.array([now, *np.maximum(self.sparsities, now)]), np.array([0.0, *curve])
-            last = int(np.searchsorted(y, tolerance, side="right")) - 1  # the last point that is within it
+            last = int(np.searchsorted(y, tolerance, side="right")) - 1  # the last point within the tolerance
             if last < 0 or last == y.size - 1:
                 rates.append(x[last] if last >= 0 else now)
             else:
@@ -138,7 +138,7 @@ def scan(trainer: Trainer, selector: Selector, x: ArrayLike, y: ArrayLike, spars
     network, state = trainer.network, trainer.network.state
     loss = loss_of(network, y)
     samples = checked_samples(network, ("x", "y"), (x, y), loss)
-    # The curves are about the rates, not about what holds weights back or brings them back.
+    # The curves show the effect of the rates alone, without min_keep and growers.
     selector = replace(selector, min_keep=0, grower=None)
     evaluations = []
     with Threads(trainer.n_jobs) as threads:

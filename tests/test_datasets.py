@@ -117,7 +117,7 @@ def test_mnist_download_refuses_what_is_not_mnist(tmp_path, monkeypatch, server)
     monkeypatch.setattr(mnist, "MIRRORS", [f"{address}/nowhere/", "http://127.0.0.1:9/"])
     with pytest.raises(
         ValueError,
-        match=r"data_dir: expected a folder with MNIST, or MNIST from a mirror, got .*404.*; http://127.0.0.1:9/",
+        match=r"data_dir: MNIST could not be downloaded; .*404.*; http://127.0.0.1:9/",
     ):
         fp.load_dataset("mnist")
     monkeypatch.setattr(mnist, "MIRRORS", [f"{address}/mnist/"])
@@ -201,7 +201,7 @@ TRAIN = {"x_train": np.ones((6, 2)), "y_train": np.arange(6) % 2}
             None,
             "name: expected 'digits', 'mnist', 'breast_cancer', 'wine', 'binary_images' or a path .*, got 'cifar'",
         ),
-        ("missing.csv", None, "which is no file"),
+        ("missing.csv", None, "which is not a file"),
         ("bad.csv", "1,2,0\n3,4,b\n", "line 2: expected numbers, got 'b'"),
         ("bad.csv", "a,b,c\n1,2,0\n3,,0\n", "line 3: expected numbers, got ''"),
         ("bad.csv", "NA,2,0\n" + "1,2,0\n" * 6, "line 1: expected numbers, got 'NA'"),
@@ -233,7 +233,7 @@ TRAIN = {"x_train": np.ones((6, 2)), "y_train": np.arange(6) % 2}
         ),
         ("bad.npz", {"x": np.array([[object()] * 2] * 9), "y": np.ones(9)}, "x.npy: .* got pickled objects"),
         ("bad.npz", b"PK\x03\x04 not really", "bad.npz"),
-        (f"{'long' * 75}.npz", None, "which is no file"),
+        (f"{'long' * 75}.npz", None, "which is not a file"),
         ("nul\0.npz", None, "name: expected a valid file name"),
         ("lone\ud800.npz", None, "name: expected a valid file name"),
     ],
@@ -258,7 +258,7 @@ def test_only_regular_files_are_read(tmp_path, suffix):
     os.mkfifo(path)
     (tmp_path / f"folder.{suffix}").mkdir()
     for name in (path, tmp_path / f"folder.{suffix}"):
-        with pytest.raises(ValueError, match="which is no file"):
+        with pytest.raises(ValueError, match="which is not a file"):
             fp.load_dataset(name)
 
 

@@ -246,7 +246,7 @@ def test_a_run_with_bad_settings_changes_nothing(digits):
     network, trainer = dense(digits, epochs=1)
     pruner = fp.Pruner(trainer, schedule=[0.5, 0.6])
     for settings, message in [
-        ({"epochs": [1]}, "epochs: expected a number for each of 2 rounds, got 1"),
+        ({"epochs": [1]}, "epochs: expected one number for each of 2 rounds, got 1"),
         ({"epochs": [1, -1]}, r"epochs\[1\]: expected an integer of at least 0, got -1"),
         ({"epochs": "12"}, "epochs: expected an integer"),
         ({"learning_rate": "slow"}, "learning_rate: expected one of 'adaptive', got 'slow'"),

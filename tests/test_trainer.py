@@ -731,7 +731,7 @@ def test_a_network_that_is_not_finite_to_begin_with_is_refused():
 
 def test_a_rate_that_the_schedule_makes_infinite_is_refused():
     for schedule, message in (
-        (lambda _: 1e308, "learning_rate: expected a finite one after the schedule's factor, got 1e[+]10"),
+        (lambda _: 1e308, "learning_rate: expected a rate that stays finite under the schedule, got 1e[+]10"),
         (
             len,
             r"learning_rate_schedule: expected factors in \[0, inf\), got an error: object of type 'float' has no len",

@@ -1,4 +1,4 @@
-"""Data to train on: two built-in sets, MNIST, and files of the user's own."""
+"""Data sets: built-in ones, scikit-learn's tables, MNIST, and your own files."""
 
 from fastprune.datasets.binary_images import make_binary_images
 from fastprune.datasets.dataset import Dataset

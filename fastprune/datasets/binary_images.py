@@ -1,4 +1,4 @@
-"""A seeded stand-in for a small set of photographs: is there a car in the picture or not."""
+"""A synthetic stand-in for a small set of photographs, some of them with a car."""
 
 import numpy as np
 
@@ -14,17 +14,16 @@ _Int = int | np.int64
 
 
 def make_binary_images(seed: int = 0) -> Dataset:
-    """Draw 241 colour pictures of 45x80 pixels, some with a car: 181 to train on (107 without, 74 with), 60 to test.
+    """Draw 241 colour pictures of 45x80 pixels: 181 for training (107 without a car, 74 with one) and 60 for testing.
 
-    Each has a background that shades from one colour to another, clutter, and noise; a car is a body on two dark
-    wheels, of any colour and place, and clutter has boxes without wheels and wheels without a box. There is little to
-    learn from and much to learn by heart: a narrow network trained on all samples at once stays at the entropy of its
-    labels when too few of its weights are left.
+    Each has a background that fades from one colour to another, clutter, and noise. A car is a body of any colour and
+    position on two dark wheels; clutter is boxes without wheels. There is little to learn from and much to memorize: a
+    narrow network trained on all samples at once stays at the entropy of its labels once too few weights are left.
 
     Parameters
     ----------
     seed : int, default 0
-        Another seed draws other pictures.
+        Seed for the pictures.
 
     Returns
     -------

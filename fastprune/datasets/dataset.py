@@ -1,4 +1,4 @@
-"""What every loader returns."""
+"""The type that every loader returns."""
 
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -17,11 +17,11 @@ class Dataset:
     Attributes
     ----------
     name : str
-        Where it comes from.
+        Name of the data set or file.
     x_train, x_test : ndarray of float32 (N, F)
         Samples.
     y_train, y_test : ndarray (N,)
-        int64 classes from 0, or float32 values; a user's own file may also hold (N, K).
+        Labels: int64 classes from 0, or float32 values. Labels from a file may also have shape (N, K).
     """
 
     name: str
@@ -32,7 +32,7 @@ class Dataset:
 
     @classmethod
     def split(cls, name: str, x: Floats, y: npt.NDArray[Any]) -> Self:
-        """Take a fifth of the samples, and of each class, for the test set: at random, but always the same ones."""
+        """Split off a fifth of each class as the test set: chosen at random, but always the same samples."""
         order = np.empty(len(x), np.int64)
         shuffle(order, np.uint64(0))
         by_class = order[np.argsort(y.reshape(len(y), -1)[order, 0], kind="stable")]
@@ -46,7 +46,7 @@ class Dataset:
 
     @property
     def outputs(self) -> int:
-        """Outputs a network needs for the labels: 1 for two classes or a single value, else one a class or value."""
+        """Outputs a network needs for the labels: 1 for two classes or one value, else one per class or value."""
         if self.y_train.ndim == 2:
             return int(self.y_train.shape[1])
         if self.y_train.dtype.kind == "f":

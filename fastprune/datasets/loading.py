@@ -1,4 +1,4 @@
-"""From a name to a data set."""
+"""Load data sets by name or from files."""
 
 import os
 import warnings
@@ -21,34 +21,34 @@ _KEYS = {"x_train", "y_train", "x_test", "y_test"}
 
 
 def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load a data set by its name, or from a file.
+    """Load a data set by name or from a file.
 
     Parameters
     ----------
     name : str or path
         "digits": 1,797 handwritten digits of 8x8 pixels in [0, 1], ten classes, shipped with the package (UCI Optical
-        Recognition of Handwritten Digits); a fixed fifth of each class is the test set, which makes 1,437 and 360.
+        Recognition of Handwritten Digits). A fixed fifth of each class is the test set: 1,437 and 360 samples.
 
         "mnist": 60,000 and 10,000 handwritten digits of 28x28 pixels in [0, 1]. The four IDX files, plain or gzipped,
-        are taken from `data_dir`, else from the folder that the environment variable FASTPRUNE_DATA names, else from
-        the user's cache, else downloaded into it (extra `download`). Their content is checked by SHA-256.
+        are read from `data_dir`, else from the folder in the environment variable FASTPRUNE_DATA, else from the user's
+        cache, else downloaded into it (extra `download`). Their SHA-256 is checked.
 
-        "fashion_mnist": as many images of clothes (Xiao, Rasul, Vollgraf 2017), in files of the same names and checked
-        likewise, from `data_dir` or its subfolder `fashion_mnist`, else from FASTPRUNE_DATA likewise, else from where
+        "fashion_mnist": as many images of clothes (Xiao, Rasul, Vollgraf 2017), in files with the same names, checked
+        likewise: from `data_dir` or its subfolder `fashion_mnist`, else from FASTPRUNE_DATA likewise, else from where
         Debian's package `dataset-fashion-mnist` puts them.
 
-        "breast_cancer", "wine": scikit-learn's tables (extra `datasets`): 569 samples of 30 measures in two classes,
-        and 178 of 13 in three. A fixed fifth of each class is the test set; each feature is shifted and scaled to mean
-        0 and standard deviation 1 over the training samples.
+        "breast_cancer", "wine": tables from scikit-learn (extra `datasets`): 569 samples of 30 features in two classes,
+        and 178 of 13 in three. A fixed fifth of each class is the test set. Features are standardized to mean 0 and
+        standard deviation 1 over the training samples.
 
-        "binary_images": what `make_binary_images()` makes.
+        "binary_images": the output of `make_binary_images()`.
 
-        A path ending in `.npz`: arrays `x_train`, `y_train`, `x_test`, `y_test`, or `x` and `y`, of which a fixed
-        fifth of each class is the test set. A path ending in `.csv`: comma-separated numbers, with or without a line of
-        names, the label in the last column; split likewise. Labels that are all whole numbers are classes and begin
-        with 0; others are values to meet. Features are taken as they are: training wants them scaled to about 1.
+        A path ending in `.npz`: arrays `x_train`, `y_train`, `x_test` and `y_test`, or `x` and `y`, of which a fixed
+        fifth of each class is the test set. A path ending in `.csv`: comma-separated numbers, with or without a header
+        line, labels in the last column; split likewise. Labels that are all whole numbers are classes from 0; others
+        are regression targets. Features are not scaled; for training they should be scaled to about 1.
     data_dir : str or path, optional
-        Folder of the MNIST or Fashion-MNIST files.
+        Folder with the MNIST or Fashion-MNIST files.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
     Raises
     ------
     ValueError
-        If there is no such data set or file, or the file is not as described, truncated or damaged.
+        If there is no such data set or file, or the file is not as described, is truncated or is damaged.
 
     Examples
     --------
@@ -87,10 +87,10 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
     if path.suffix not in (".npz", ".csv"):
         raise ValueError(f"name: expected {expected}, got {name!r}")
     if not is_file(path):
-        raise ValueError(f"name: expected {expected}, got {name!r}, which is no file")
+        raise ValueError(f"name: expected {expected}, got {name!r}, which is not a file")
     try:
         return _from_npz(path) if path.suffix == ".npz" else _from_csv(path)
-    except Exception as error:  # of whatever kind: the file may hold any nonsense
+    except Exception as error:  # a damaged file can raise almost anything
         raise ValueError(f"name: expected a data set, got {name!r}: {error}") from error
 
 
@@ -100,7 +100,7 @@ def _from_npz(path: Path) -> Dataset:
         x, y = _samples(arrays["x_train"], arrays["y_train"])
         x_test, y_test = _samples(arrays["x_test"], arrays["y_test"])
         if x.shape[1:] != x_test.shape[1:] or y.shape[1:] != y_test.shape[1:]:
-            raise ValueError(f"x_test, y_test: expected shapes as in training, got {x_test.shape} and {y_test.shape}")
+            raise ValueError(f"x_test, y_test: expected shapes as for training, got {x_test.shape} and {y_test.shape}")
         y, y_test = np.split(_labels(np.concatenate([y, y_test]), len(y)), [len(y)])
         return Dataset(path.stem, x, y, x_test, y_test)
     if arrays.keys() >= {"x", "y"}:
@@ -109,13 +109,13 @@ def _from_npz(path: Path) -> Dataset:
 
 
 def _from_csv(path: Path) -> Dataset:
-    with path.open(encoding="utf-8-sig") as file:  # without the mark that some programs begin a file with
+    with path.open(encoding="utf-8-sig") as file:  # skips a byte order mark
         first = file.readline()
         file.seek(0)
         header = bool(first.strip()) and not any(_is_number(field) for field in first.split(","))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that there is no data is said below
+                warnings.simplefilter("ignore")  # missing data is reported below
                 table = np.loadtxt(file, delimiter=",", skiprows=int(header), ndmin=2)
         except ValueError as error:
             file.seek(0)
@@ -123,12 +123,12 @@ def _from_csv(path: Path) -> Dataset:
     if table.size == 0:
         raise ValueError("expected rows of numbers, got none")
     if table.shape[1] < 2:
-        raise ValueError("expected at least one feature and a label in each row, got one number")
+        raise ValueError("expected at least one feature and a label in each row, got a single number")
     return _split(path, table[:, :-1], table[:, -1])
 
 
 def _first_fault(file: Iterable[str], header: int) -> str:
-    """What is wrong with the first line that is no row of numbers; a header line is none of them."""
+    """Describe the first line, after the header, that is not a row of numbers."""
     columns = None
     for number, line in enumerate(file, 1):
         fields = line.split(",")
@@ -154,12 +154,12 @@ def _is_number(text: str) -> bool:
 def _split(path: Path, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Dataset:
     x, y = _samples(x, y)
     if len(x) < 5:
-        raise ValueError(f"expected at least 5 samples, to keep a fifth for the test set, got {len(x)}")
+        raise ValueError(f"expected at least 5 samples, so that a fifth can be the test set, got {len(x)}")
     return Dataset.split(path.stem, x, _labels(y, len(y)))
 
 
 def _samples(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[Any]]:
-    """Samples flattened to (N, F) float32, and finite labels; refused if they do not fit together."""
+    """Return samples flattened to (N, F) float32, and finite labels; refuse them if they do not match."""
     if x.ndim < 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.size == 0 or y.size == 0:
         raise ValueError(f"expected samples (N, ...) and as many labels, got shapes {x.shape} and {y.shape}")
     for name, array in (("x", x), ("y", y)):
@@ -171,13 +171,13 @@ def _samples(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[Floats, npt.NDAr
 
 
 def _labels(y: npt.NDArray[Any], training: int) -> npt.NDArray[Any]:
-    """All labels as classes (int64), if they are whole, else as float32; the first `training` are trained on."""
+    """Return whole labels as int64 classes, others as float32; the first `training` belong to the training set."""
     if not check.whole(y):
         return y.astype(np.float32)
     first, last = y[:training].min(), y[:training].max()
     if first != 0 or last >= max(2, training) or y.min() < 0 or y.max() > last:
         raise ValueError(
             f"y: expected classes from 0, fewer than samples and all in the training set, got {y.min():g} to "
-            f"{y.max():g}; whole numbers are classes"
+            f"{y.max():g}; labels that are all whole numbers are classes"
         )
     return y.astype(np.int64)

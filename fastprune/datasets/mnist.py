@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastprune.datasets.dataset import Dataset
 from fastprune.files import atomic_write, is_file
 
-# SHA-256 of the decompressed bytes: copies differ in how they are compressed.
+# SHA-256 of the decompressed files, because copies are compressed differently.
 DIGESTS = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -33,7 +33,7 @@ MIRRORS = [
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 ]
-_TIMEOUT = 30  # seconds without an answer
+_TIMEOUT = 30  # seconds without a response
 
 
 def load_mnist(data_dir: str | os.PathLike[str] | None) -> Dataset:
@@ -87,14 +87,14 @@ def _found(name: str, source: str, folder: Path, digests: Mapping[str, str]) -> 
 
 
 def _cached(name: str) -> bytes:
-    """The decompressed bytes of a file in the user's cache, downloaded if it is not there."""
+    """Return the decompressed bytes of a file in the user's cache; download it if it is missing."""
     try:
         import pooch
         import tqdm  # noqa: F401 - pooch's progress bar
     except ImportError:
         raise ValueError(
-            "data_dir: expected a folder with the MNIST files (or FASTPRUNE_DATA), got none, and downloading them "
-            'needs an extra: pip install "fastprune[download]"'
+            "data_dir: pass a folder with the MNIST files, or set FASTPRUNE_DATA to one; downloading them needs an "
+            'extra: pip install "fastprune[download]"'
         ) from None
     path = Path(pooch.os_cache("fastprune")) / f"{name}.gz"
     if path.is_file():
@@ -103,14 +103,14 @@ def _cached(name: str) -> bytes:
     for mirror in MIRRORS:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as file:  # what is not MNIST never gets to its place
+            with atomic_write(path) as file:  # a file that fails the check is not kept
                 download = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT)
                 download(f"{mirror}{name}.gz", file, None)
                 file.seek(0)
                 return _checked(name, "download", path, file.read())
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        except (OSError, ValueError) as error:  # errors of requests are OSErrors
             failures.append(f"{mirror}: {textwrap.shorten(str(error), 120)}")
-    raise ValueError(f"data_dir: expected a folder with MNIST, or MNIST from a mirror, got {'; '.join(failures)}")
+    raise ValueError(f"data_dir: MNIST could not be downloaded; pass a folder with its files ({'; '.join(failures)})")
 
 
 def _read(name: str, source: str, path: Path) -> bytes:
@@ -137,6 +137,6 @@ def _checked(name: str, source: str, path: Path, content: bytes, digests: Mappin
 
 
 def _array(content: bytes) -> npt.NDArray[np.uint8]:
-    """The unsigned bytes of an IDX file: two zeros, type 8, the number of dimensions, their sizes, the data."""
+    """Parse an IDX file of unsigned bytes: two zeros, type 8, number of dimensions, their sizes, data."""
     shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)

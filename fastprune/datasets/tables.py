@@ -10,7 +10,7 @@ TABLES = {"breast_cancer": "load_breast_cancer", "wine": "load_wine"}
 
 
 def load_table(name: str) -> Dataset:
-    """Load one of `TABLES`, split, and scaled by what the training samples tell."""
+    """Load one of `TABLES`, split it, and standardize it by the training samples."""
     try:
         import sklearn.datasets
     except ImportError:
