@@ -28,10 +28,10 @@ class AtOnce(Executor):
         return future
 
 
-def run_here(*arguments, executor=None, quiet=True):
+def run_here(*arguments, executor=None, workers=1, quiet=True):
     """The sweep of these flags in this process, without a report: the same results, and what failed."""
     given = parse([str(argument) for argument in arguments]).sweep
-    return run_sweep(given, executor=executor or AtOnce(), workers=1, quiet=quiet, report=False)
+    return run_sweep(given, executor=executor or AtOnce(), workers=workers, quiet=quiet, report=False)
 
 
 def command(*arguments):

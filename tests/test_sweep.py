@@ -17,6 +17,7 @@ import pytest
 from sweeps import SHORT, SMALL, read, run_here, sweep
 
 import fastprune as fp
+from fastprune.sweep import executors
 from fastprune.sweep import run as module
 from fastprune.sweep.command import main
 from fastprune.sweep.config import KEYS, OPTIONS
@@ -357,6 +358,7 @@ def test_several_data_sets_have_a_best_network_each(tmp_path, capsys):
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd, arguments, message):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(executors, "_PATIENCE", 0.5)  # seconds, for a scheduler that is not there
     (tmp_path / "broken.npz").write_bytes(b"PK broken")
     (tmp_path / "values.csv").write_text("1,2,0.5\n" * 6)
     np.savez(tmp_path / "pairs.npz", x=np.ones((5, 2)), y=np.arange(10).reshape(5, 2) % 2)
@@ -376,7 +378,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd, arg
     assert sorted(path for path in tmp_path.rglob("*") if not path.is_dir()) == before
 
 
-def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
+def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, capsys):
     arguments = [*SMALL, "--rounds", "60", "--q", "5", "--jobs", "1", "--out", str(tmp_path)]
     command = [sys.executable, "-u", "-m", "fastprune.sweep", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -390,13 +392,14 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert errors == f"fastprune.sweep: interrupted; go on with: {again}\n"
     rows = read(tmp_path / "results.csv")
     assert [row["round"] for row in rows[:8]] == [str(number) for number in range(8)]
-    result = sweep(*again.split()[3:], cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert " seed=0     7 " not in result.stdout
+    run_here(*again.split()[3:], quiet=False)
+    out = capsys.readouterr().out
+    assert " seed=0    60 " in out
+    assert " seed=0     7 " not in out
     assert [row["round"] for row in read(tmp_path / "results.csv")] == [str(number) for number in range(61)] * 2
 
 
-@pytest.mark.parametrize("delay", [0.2, 0.5, 0.8, 1.2])
+@pytest.mark.parametrize("delay", [0.5, *(pytest.param(delay, marks=pytest.mark.long) for delay in (0.2, 0.8, 1.2))])
 def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_is_one_line(tmp_path, delay):
     """Whatever they are at: the command and its workers are one process group."""
     out = tmp_path / "out"
@@ -438,8 +441,23 @@ def test_interrupted_before_it_begins(monkeypatch, capsys):
     assert capsys.readouterr().err == "fastprune.sweep: interrupted\n"
 
 
-@pytest.mark.parametrize("module", ["numpy", "numba", "rich"])
-@pytest.mark.parametrize("more", [[], ["--help"], ["report", "x"]])
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [
+        ("numpy", ["--help"]),
+        ("numba", []),
+        ("rich", ["report", "x"]),
+        *(
+            pytest.param(module, more, marks=pytest.mark.long)
+            for module, others in {
+                "numpy": [[], ["report", "x"]],
+                "numba": [["--help"], ["report", "x"]],
+                "rich": [[], ["--help"]],
+            }.items()
+            for more in others
+        ),
+    ],
+)
 def test_interrupted_while_it_is_imported(tmp_path, module, more):
     """The signal comes when a module begins, in the middle of those that import it: one of them makes no fuss of it."""
     (tmp_path / "sitecustomize.py").write_text(

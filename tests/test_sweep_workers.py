@@ -14,9 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
-from sweeps import SMALL, command, outcome, sweep, workers
+from sweeps import SMALL, command, outcome, run_here, workers
 
 from fastprune.sweep import Sweep, engine, run_sweep
+from fastprune.sweep.command import main
 from fastprune.sweep.executors import Processes
 
 GRID = [*SMALL, "--rule", "percentile,std", "--seeds", "0,1,2"]
@@ -25,7 +26,7 @@ GRID = [*SMALL, "--rule", "percentile,std", "--seeds", "0,1,2"]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "out"
-    assert sweep(*GRID, "--out", folder, "--quiet", cwd=folder.parent).returncode == 0
+    run_here(*GRID, "--out", folder)
     return folder
 
 
@@ -135,28 +136,29 @@ def small(folder, **more):
 def test_a_round_is_retried_so_often_and_then_given_up(tmp_path):
     sweep = small(tmp_path)
     failures = {(0, 2): engine.RETRIES, (1, 1): engine.RETRIES + 1, (2, 0): 99}
-    results, failed = run_sweep(sweep, executor=Unlucky(failures), workers=1, quiet=True)
+    results, failed = run_sweep(sweep, executor=Unlucky(failures), workers=1, quiet=True, report=False)
     assert [(failure.cells[0].seed, failure.round, failure.message) for failure in failed] == [
         (1, 1, "RuntimeError: out of luck"),
         (2, 0, "RuntimeError: out of luck"),
     ]
     assert [(cell.settings.seed, len(cell.records)) for cell in results.cells] == [(0, 4), (1, 1)]
     assert failures == {(0, 2): 0, (1, 1): 0, (2, 0): 99 - engine.RETRIES - 1}
-    results, failed = run_sweep(sweep, executor=Unlucky({}), workers=1, quiet=True)  # and another time it may do
+    results, failed = run_sweep(sweep, executor=Unlucky({}), workers=1, quiet=True, report=False)  # luckier
     assert not failed
     assert [len(cell.records) for cell in results.cells] == [4, 4, 4]
 
 
 def test_a_divergence_is_not_retried(tmp_path):
     executor = Unlucky({})
-    _, failed = run_sweep(small(tmp_path, learning_rate=1e30, seeds=0), executor=executor, workers=1, quiet=True)
+    sweep = small(tmp_path, learning_rate=1e30, seeds=0)
+    _, failed = run_sweep(sweep, executor=executor, workers=1, quiet=True)
     assert executor.calls in ([(0, 0)], [(0, 0)] * 2)  # once more, if it was asked for the data
     assert failed[0].message.startswith("the loss became")
 
 
 def test_the_rounds_of_a_cell_come_before_the_next_cell(tmp_path):
     executor = Unlucky({})
-    run_sweep(small(tmp_path), executor=executor, workers=1, quiet=True)
+    run_sweep(small(tmp_path), executor=executor, workers=1, quiet=True, report=False)
     assert list(dict.fromkeys(executor.calls)) == [(seed, number) for seed in range(3) for number in range(4)]
 
 
@@ -173,7 +175,7 @@ def test_an_executor_that_breaks_is_one_error_and_loses_nothing(tmp_path, whole)
         run_sweep(small(tmp_path), executor=Breaking({}), workers=1, quiet=True)
     assert (tmp_path / "results.csv").read_text().count("\n") > 4
     sweep = small(tmp_path, rule="percentile,std")
-    run_sweep(sweep, executor=Unlucky({}), workers=1, quiet=True)
+    run_sweep(sweep, executor=Unlucky({}), workers=1, quiet=True, report=False)
     assert outcome(tmp_path) == outcome(whole)
 
 
@@ -197,7 +199,9 @@ def test_an_executor_of_a_script(tmp_path, whole):
         "    grid = {'hidden': '20-10', 'seeds': '0,1,2', 'epochs': 8, 'retrain_epochs': 4, 'rounds': 3, 'q': 40,\n"
         "            'rule': ['percentile', 'std'], 'out': 'out'}\n"
         "    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as executor:\n"
-        "        results, failures = run_sweep(Sweep.of(grid), executor=executor, workers=2, quiet=True)\n"
+        "        results, failures = run_sweep(\n"
+        "            Sweep.of(grid), executor=executor, workers=2, quiet=True, report=False\n"
+        "        )\n"
         "    print(len(results.cells), len(failures))\n"
     )
     line = [sys.executable, "-W", "error", str(script)]
@@ -206,18 +210,19 @@ def test_an_executor_of_a_script(tmp_path, whole):
     assert outcome(tmp_path / "out") == outcome(whole)
 
 
-def test_a_worker_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, whole):
+@pytest.mark.parametrize("deaths", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_a_worker_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, whole, deaths):
     """The workers of a running command are killed, one after the other."""
     line = [*command(*GRID), "--jobs", "2", "--out", str(tmp_path / "out")]
     with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         killed, seen = 0, ""
         for text in process.stdout:
             seen += text
-            if killed < 4 and re.search(r"seed=\d +[12] ", text) and (found := workers(process.pid)):
+            if killed < deaths and re.search(r"seed=\d +[12] ", text) and (found := workers(process.pid)):
                 found[killed % len(found)].kill()
                 killed += 1
         errors = process.stderr.read()
-    assert killed == 4
+    assert killed == deaths
     assert (process.returncode, [text for text in errors.splitlines() if "resource_tracker" not in text]) == (0, [])
     assert outcome(tmp_path / "out") == outcome(whole)
 
@@ -256,7 +261,7 @@ def cluster(tmp_path):
     log.close()
 
 
-def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_path, cluster):
+def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_path, monkeypatch, cluster):
     """The data, 12 MB, are a file in a folder that the workers do not know: they come to them another way."""
     address, worker = cluster
     rng = np.random.default_rng(0)
@@ -264,7 +269,8 @@ def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_
     x = (rng.normal(size=(3, 100))[y] / 4 + rng.normal(size=(y.size, 100))).astype(np.float32)
     np.savez(tmp_path / "own.npz", x=x, y=y)
     grid = [*GRID, "--dataset", "own.npz", "--epochs", "2", "--retrain-epochs", "1"]
-    assert sweep(*grid, "--out", "whole", "--quiet", cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    run_here(*grid, "--out", "whole")
     victim, _ = worker("first"), worker("second")
     line = [*command(*grid), "--cluster", address, "--out", "out"]
     with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -280,7 +286,7 @@ def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_
     assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
 
 
-def test_a_scheduler_that_dies_is_one_error_and_loses_nothing(tmp_path, whole, cluster):
+def test_a_scheduler_that_dies_is_one_error_and_loses_nothing(tmp_path, whole, cluster, capsys):
     address, worker = cluster
     worker("first")
     line = [*command(*GRID), "--cluster", address, "--out", "out"]
@@ -293,18 +299,16 @@ def test_a_scheduler_that_dies_is_one_error_and_loses_nothing(tmp_path, whole, c
         error = process.stderr.read().splitlines()[-1]
     assert process.returncode == 2
     assert error.endswith("; what was finished is kept, and the same command goes on from there")
-    result = sweep(*GRID, "--out", "out", cwd=tmp_path)
-    assert result.returncode == 0
-    assert "(2 done before)" in result.stdout
+    run_here(*GRID, "--out", tmp_path / "out", quiet=False)
+    assert "(2 done before)" in capsys.readouterr().out
     assert outcome(tmp_path / "out") == outcome(whole)
 
 
-def test_workers_of_several_threads_are_refused(tmp_path, cluster):
+def test_workers_of_several_threads_are_refused(tmp_path, cluster, capfd):
     address, worker = cluster
     worker("first", threads=2)
-    result = sweep(*GRID, "--cluster", address, "--out", tmp_path / "out", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr == (
+    assert main([*GRID, "--cluster", address, "--out", str(tmp_path / "out")]) == 2
+    assert capfd.readouterr().err == (
         "fastprune.sweep: cluster: expected workers of one task thread each (dask worker --nthreads 1), got 2\n"
     )
     assert not (tmp_path / "out").exists()
