@@ -15,9 +15,11 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import pytest
 from sweeps import SMALL, command, outcome, run_here, workers
+from tasks import die, double, nothing
 
 from fastprune.sweep import Sweep, engine, run_sweep
 from fastprune.sweep.command import main
+from fastprune.sweep.config import parse
 from fastprune.sweep.executors import Processes
 
 GRID = [*SMALL, "--rule", "percentile,std", "--seeds", "0,1,2"]
@@ -28,18 +30,6 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "out"
     run_here(*GRID, "--out", folder)
     return folder
-
-
-def nothing():
-    """Begin nothing."""
-
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def double(value):
-    return 2 * value
 
 
 @contextlib.contextmanager
@@ -188,6 +178,7 @@ def test_an_executor_comes_with_the_number_of_its_workers(tmp_path, workers):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_an_executor_of_a_script(tmp_path, whole):
     """As the README has it, with the one at hand."""
     script = tmp_path / "script.py"
@@ -210,19 +201,39 @@ def test_an_executor_of_a_script(tmp_path, whole):
     assert outcome(tmp_path / "out") == outcome(whole)
 
 
-@pytest.mark.parametrize("deaths", [2, pytest.param(4, marks=pytest.mark.long)])
-def test_a_worker_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, whole, deaths):
+def test_a_process_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, whole):
+    class Killing(Processes):
+        killed = 0
+
+        def submit(self, fn, task):
+            future = super().submit(fn, task)
+            if self.killed < 2 and task.round in (1, 2) and (found := workers(os.getpid())):
+                found[self.killed % len(found)].kill()
+                self.killed += 1
+            return future
+
+    executor = Killing(2, nothing)
+    try:
+        _, failures = run_here(*GRID, "--out", tmp_path, executor=executor, workers=2)
+    finally:
+        executor.shutdown(cancel_futures=True)
+    assert (executor.killed, failures) == (2, [])
+    assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.mark.long
+def test_a_worker_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, whole):
     """The workers of a running command are killed, one after the other."""
     line = [*command(*GRID), "--jobs", "2", "--out", str(tmp_path / "out")]
     with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         killed, seen = 0, ""
         for text in process.stdout:
             seen += text
-            if killed < deaths and re.search(r"seed=\d +[12] ", text) and (found := workers(process.pid)):
+            if killed < 4 and re.search(r"seed=\d +[12] ", text) and (found := workers(process.pid)):
                 found[killed % len(found)].kill()
                 killed += 1
         errors = process.stderr.read()
-    assert killed == deaths
+    assert killed == 4
     assert (process.returncode, [text for text in errors.splitlines() if "resource_tracker" not in text]) == (0, [])
     assert outcome(tmp_path / "out") == outcome(whole)
 
@@ -261,6 +272,15 @@ def cluster(tmp_path):
     log.close()
 
 
+def test_a_dask_cluster_gives_the_same_results(tmp_path, whole, cluster):
+    address, worker = cluster
+    worker("first")
+    given = parse([*GRID, "--cluster", address, "--out", str(tmp_path / "out")]).sweep
+    assert run_sweep(given, quiet=True, report=False)[1] == []
+    assert outcome(tmp_path / "out") == outcome(whole)
+
+
+@pytest.mark.long
 def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_path, monkeypatch, cluster):
     """The data, 12 MB, are a file in a folder that the workers do not know: they come to them another way."""
     address, worker = cluster
@@ -286,6 +306,7 @@ def test_a_dask_cluster_gives_the_same_results_also_when_a_worker_is_killed(tmp_
     assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_a_scheduler_that_dies_is_one_error_and_loses_nothing(tmp_path, whole, cluster, capsys):
     address, worker = cluster
     worker("first")
