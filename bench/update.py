@@ -1,7 +1,7 @@
-"""Run all benchmarks, keep what came out in bench/results.json, and write its table into the README.
+"""Run all benchmarks, keep the results in bench/results.json, and write docs/benchmarks.md and a table of the README.
 
 python bench/update.py            # some 15 minutes; install torch, onnx, onnxruntime and sparseprop to compare with
-python bench/update.py --no-run   # only the table
+python bench/update.py --no-run   # only the pages
 """
 
 import json
@@ -12,8 +12,29 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-README, RESULTS = HERE.parent / "README.md", HERE / "results.json"
-BEGIN, END = "<!-- benchmarks: python bench/update.py -->\n", "<!-- end of benchmarks -->"
+RESULTS = HERE / "results.json"
+README, PAGE = HERE.parent / "README.md", HERE.parent / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- {}: python bench/update.py -->\n", "<!-- end of {} -->"
+
+# What a note is called where it is shown; other notes stay in the file.
+NOTES = {
+    "share of BLAS's rate": "share of BLAS's rate",
+    "more": "seconds more than the other",
+    "warm_start": "seconds of the command with next to nothing to do",
+    "seconds": "seconds of each round",
+    "two trainings side by side have this times the pace of one": "two trainings side by side, times the pace of one",
+    "share of time in which rounds are written": "share of the time spent writing rounds",
+}
+
+# The README's lines: what is said, the question and the beginning of the case it is from, and the peers it names.
+MASKS, SPARSEPROP = "PyTorch, torch.nn.utils.prune", "SparseProp"
+SHOWN = [
+    ("a training step, 90 % pruned", "training step", "784-300-100-10, density 0.1 ", [MASKS, SPARSEPROP]),
+    ("a training step, 98 % pruned", "training step", "784-300-100-10, density 0.02 ", [MASKS, SPARSEPROP]),
+    ("a training step, dense", "training step", "784-300-100-10, density 1 ", ["PyTorch, dense", "NumPy, masks"]),
+    ("a whole MNIST run to 12x", "whole MNIST run", "784-300-100-10", [MASKS]),
+    ("prediction of one sample, 92 % pruned", "inference", "784-300-100-10, density 0.08, 1 s", ["onnxruntime"]),
+]
 
 
 def value(number, unit):
@@ -23,45 +44,82 @@ def value(number, unit):
     return f"{number * factor:.3g} {name}"
 
 
-def table(results):
-    machine = results["machine_info"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    cpu = machine["cpu"]
-    lines = [
-        f"{cpu['brand_raw']}, {cpu['count']} cores, Python {machine['python_version']}, {versions}.",
-        "Medians; each ratio is peer / fastprune, of seconds taken in turn, or of MiB: above 1, fastprune needs less. "
-        "In brackets behind a density: those of the layers.",
-    ]
+def short(note):
+    return f"{note:.3g}" if isinstance(note, float) else str(note)
+
+
+def machine(results):
+    cpu = results["machine_info"]["cpu"]
+    vectors = "AVX-512" if "avx512f" in cpu["flags"] else "AVX2" if "avx2" in cpu["flags"] else cpu["arch"]
+    return f"{cpu['brand_raw']} ({vectors}), {cpu['count']} cores"
+
+
+def rows_of(results):
+    """The rows of each question."""
     questions = {}
     for one in results["benchmarks"]:
         questions.setdefault(one["extra_info"]["question"], []).append(one["extra_info"])
-    for question, rows in questions.items():
+    return questions
+
+
+def ratio(peer):
+    return f"{peer['ratio']:.3g}x"
+
+
+def highlights(results):
+    """The README's table."""
+    questions = rows_of(results)
+    lines = [
+        f"{machine(results)}, one thread; 784-300-100-10, batches of 128. Above 1x, the other takes longer.",
+        "",
+        "| | fastprune | others |",
+        "| --- | --- | --- |",
+    ]
+    for what, question, begins, peers in SHOWN:
+        (row,) = (row for row in questions[question] if f"{row['case']} ".startswith(begins))
+        others = ", ".join(f"{name} {ratio(row['peers'][name])}" for name in peers)
+        lines.append(f"| {what} | {value(row['fastprune'], row['unit'])} | {others} |")
+    return "\n".join(lines) + "\n"
+
+
+def tables(results):
+    """The page's tables, one a question."""
+    information = results["machine_info"]
+    versions = ", ".join(f"{name} {version}" for name, version in information["versions"].items())
+    lines = [f"{machine(results)}, Python {information['python_version']}, {versions}."]
+    for question, rows in rows_of(results).items():
         peers = list(dict.fromkeys(name for row in rows for name in row["peers"]))
-        lines += ["", f"| {question} | threads | fastprune | {' | '.join(peers)} |", "| --- " * (3 + len(peers)) + "|"]
+        lines += ["", f"### {question[0].upper()}{question[1:]}", ""]
+        lines += [f"| | {' | '.join(['threads', 'fastprune', *peers])} |", "| --- " * (3 + len(peers)) + "|"]
         for row in rows:
             layers = "/".join(f"{density:.2g}" for density in row["notes"].get("densities", []))
             case = row["case"] + (f" ({layers})" if layers else "")
             cells = [case, str(row["threads"]), value(row["fastprune"], row["unit"])]
             for name in peers:
                 peer = row["peers"].get(name)
-                cells.append(f"{peer['ratio']:.3g}x ({value(peer['value'], row['unit'])})" if peer else "")
+                cells.append(f"{ratio(peer)} ({value(peer['value'], row['unit'])})" if peer else "")
             lines.append(f"| {' | '.join(cells)} |")
-        notes = {
-            row["case"]: ", ".join(f"{name} {note}" for name, note in row["notes"].items() if name in SHOWN)
+        notes = [
+            f"- {row['case']}: {NOTES[name]}: {short(note)}"
             for row in rows
-        }
-        lines += [f"\n{case}: {note}." for case, note in notes.items() if note]
+            for name, note in row["notes"].items()
+            if name in NOTES
+        ]
+        if notes:
+            lines += ["", *notes]
     return "\n".join(lines) + "\n"
 
 
-SHOWN = {
-    "share of BLAS's rate",
-    "more",
-    "warm_start",
-    "seconds",
-    "two trainings side by side have this times the pace of one",
-    "share of time in which rounds are written",
-}
+PARTS = {(README, "speed"): highlights, (PAGE, "benchmarks"): tables}
+
+
+def written(text, name, content):
+    """A page with the part between its marks made anew."""
+    begin, end = BEGIN.format(name), END.format(name)
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    text, found = pattern.subn(lambda _: f"{begin}\n{content}\n{end}", text)
+    assert found == 1, name
+    return text
 
 
 def run(files):
@@ -82,10 +140,9 @@ def main():
     files = sys.argv[1:] or [str(HERE)]
     if files != ["--no-run"]:
         run(files)
-    readme = README.read_text()
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    text = BEGIN + "\n" + table(json.loads(RESULTS.read_text())) + "\n" + END
-    README.write_text(pattern.sub(lambda _: text, readme))
+    results = json.loads(RESULTS.read_text())
+    for (page, name), part in PARTS.items():
+        page.write_text(written(page.read_text(), name, part(results)))
 
 
 if __name__ == "__main__":
