@@ -1,4 +1,6 @@
-"""Run all benchmarks, keep the results in bench/results.json, and write docs/benchmarks.md and a table of the README.
+"""Run all benchmarks, keep the results in bench/results.json, and write what pages show of them, and of the study.
+
+The pages are docs/benchmarks.md and the README, and docs/results.md, with the tables of bench/han2015.
 
 python bench/update.py            # some 15 minutes; install torch, onnx, onnxruntime and sparseprop to compare with
 python bench/update.py --no-run   # only the pages
@@ -13,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
-README, PAGE = HERE.parent / "README.md", HERE.parent / "docs" / "benchmarks.md"
+README, DOCS = HERE.parent / "README.md", HERE.parent / "docs"
 BEGIN, END = "<!-- {}: python bench/update.py -->\n", "<!-- end of {} -->"
 
 # What a note is called where it is shown; other notes stay in the file.
@@ -110,7 +112,16 @@ def tables(results):
     return "\n".join(lines) + "\n"
 
 
-PARTS = {(README, "speed"): highlights, (PAGE, "benchmarks"): tables}
+def study(results):
+    """The tables of bench/han2015, as they are."""
+    return (HERE / "han2015" / "tables.md").read_text()
+
+
+PARTS = {
+    (README, "speed"): highlights,
+    (DOCS / "benchmarks.md", "benchmarks"): tables,
+    (DOCS / "results.md", "study"): study,
+}
 
 
 def written(text, name, content):
@@ -136,11 +147,15 @@ def run(files):
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
+def read_results():
+    return json.loads(RESULTS.read_text())
+
+
 def main():
     files = sys.argv[1:] or [str(HERE)]
     if files != ["--no-run"]:
         run(files)
-    results = json.loads(RESULTS.read_text())
+    results = read_results()
     for (page, name), part in PARTS.items():
         page.write_text(written(page.read_text(), name, part(results)))
 
