@@ -102,15 +102,6 @@ def test_seconds_have_a_file_of_their_own(done):
     assert all(0 < float(row["seconds"]) < 60 for row in rows)
 
 
-def test_columns_are_those_of_the_readme():
-    """The formats are stable: whoever changes them changes what is written about them."""
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    section = text[text.index("### What is written") :]
-    documented = re.findall(r"^\| `([^|]+)` \|", section[: section.index("\n## ")], re.MULTILINE)
-    names = [name for cell in documented for name in cell.replace("`", "").split(", ")]
-    assert names == list(COLUMNS)
-
-
 def test_output_is_plain_text_with_a_line_a_round_and_a_table(done):
     folder, out = done
     assert "\x1b" not in out
