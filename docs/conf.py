@@ -1,5 +1,7 @@
 """Settings of Sphinx: `sphinx-build -W --keep-going -b html docs build/html`."""
 
+from pathlib import Path
+
 import fastprune
 
 project = "fastprune"
@@ -13,9 +15,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["generated/README.md"]
 myst_heading_anchors = 3
 
+default_role = "py:obj"  # of `names` in docstrings: a link where there is something to link to
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings have the types
 autodoc_default_options = {"members": True, "inherited-members": True, "undoc-members": False}
@@ -25,8 +27,10 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "pydata_sphinx_theme"
-html_theme_options = {"show_prev_next": False, "navbar_align": "left", "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {"**": ["sidebar-nav-bs"]}
+html_title = "fastprune"
+html_theme_options = {"show_prev_next": False, "navbar_align": "left", "header_links_before_dropdown": 6}
+# Only the API has pages below it, to be listed at the side.
+html_sidebars = {path.stem: [] for path in Path(__file__).parent.glob("*.md") if path.stem != "api"}
 html_show_sourcelink = False
 html_copy_source = False
 
