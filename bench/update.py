@@ -1,6 +1,7 @@
 """Run all benchmarks, keep the results in bench/results.json, and write what pages show of them, and of the study.
 
-The pages are docs/benchmarks.md and the README, and docs/results.md, with the tables of bench/han2015.
+The pages are docs/benchmarks.md and the README; docs/results.md, with the tables of bench/han2015; and docs/sweeps.md,
+with the settings of the command.
 
 python bench/update.py            # some 15 minutes; install torch, onnx, onnxruntime and sparseprop to compare with
 python bench/update.py --no-run   # only the pages
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from fastprune.sweep import config
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -117,7 +120,22 @@ def study(results):
     return (HERE / "han2015" / "tables.md").read_text()
 
 
+def described(fields):
+    """A table of settings, as the command's help has them."""
+    lines = ["| setting | meaning | default |", "| --- | --- | --- |"]
+    for name, field in fields.items():
+        setting = field.metadata
+        flag = f"--{(setting['key'] or name).replace('_', '-')}"
+        choices = f": {', '.join(setting['choices'])}" if setting["choices"] else ""
+        defaults = config.Sweep({}).axis(name) if name in config.FIELDS else (field.default,)
+        default = "" if defaults == (None,) else f"`{','.join(map(config.written, defaults))}`"
+        lines.append(f"| `{flag}` | {setting['help']}{choices} | {default} |")
+    return "\n".join(lines) + "\n"
+
+
 PARTS = {
+    (DOCS / "sweeps.md", "settings"): lambda _: described(config.FIELDS),
+    (DOCS / "sweeps.md", "options"): lambda _: described(config.OPTIONS),
     (README, "speed"): highlights,
     (DOCS / "benchmarks.md", "benchmarks"): tables,
     (DOCS / "results.md", "study"): study,
