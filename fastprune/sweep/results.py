@@ -48,8 +48,8 @@ class Row:
 
     `before` is None for the dense network, and all spreads are None if no seed came through. `difference` is `after`
     less the same seed's dense network; `fair` is `after` less the same seed's dense network trained for as many epochs,
-    where the sweep has it. `held_out` is the mean held-out accuracy after retraining; `seconds` are those of the round,
-    and `total` those of all training up to here.
+    where the sweep has it. `held_out` is the mean held-out accuracy after retraining; `epochs` and `seconds` are the
+    round's, and `total` are the seconds of all training up to here.
     """
 
     name: str
@@ -59,11 +59,14 @@ class Row:
     sparsity: float
     live: float
     effective_sparsity: float
+    layer_sparsity: list[float]
+    active_units: list[float] | None
     before: Spread | None
     after: Spread | None
     difference: Spread | None
     fair: Spread | None
     held_out: float | None
+    epochs: float
     seconds: float
     total: float
 
@@ -92,11 +95,14 @@ class Row:
             sparsity=statistics.fmean(record.sparsity for record in shown),
             live=statistics.fmean(record.live for record in shown),
             effective_sparsity=statistics.fmean(record.effective_sparsity for record in shown),
+            layer_sparsity=_means([record.layer_sparsity for record in shown]),
+            active_units=_means([record.active_units for record in shown if record.active_units]) or None,
             before=_spread([r.before_test_accuracy for r in shown if good and r.before_test_accuracy is not None]),
             after=_spread([_test(record) for record in shown] if good else []),
             difference=less({cell.settings.seed: cell for cell, _ in good}, same=False),
             fair=less(dense, same=True),
             held_out=statistics.fmean(map(held_out_accuracy, shown)) if good else None,
+            epochs=statistics.fmean(record.fit_epochs for record in shown),
             seconds=statistics.fmean(record.seconds for record in shown),
             total=statistics.fmean(sum(r.seconds for r in c.records[: n + 1]) for c, n in good or reached),
         )
@@ -225,10 +231,11 @@ class Results:
             short = group.settings.last == 1
             same = {name: DEFAULTS[name] for name in (*_NUMBERS, "seed")} if short else {}
             lines.setdefault((group.grid.name, dataclasses.replace(group.settings, **same)), []).append(group)
-        made = []
+        made, several = [], len({group.settings.dataset for group in self.sections[section]}) > 1
         for groups in lines.values():
             first, many = groups[0], len(groups) > 1
-            label = first.grid.label(first.settings, without=("dataset", *(_NUMBERS if many else ())))
+            without = (*(_NUMBERS if many else ()), *(() if several else ("dataset",)))
+            label = first.grid.label(first.settings, without)
             by_number = sorted((group.rows[-1] for group in groups if len(group.rows) > 1), key=lambda r: r.sparsity)
             made.append(Line(label, groups, [first.rows[0], *by_number] if many else first.ends))
         return made
@@ -292,6 +299,10 @@ class Results:
 def times(compression: float | None) -> str:
     """A compression as people read it; None stands for no weights at all."""
     return "infinite" if compression is None else f"{compression:,.1f}x"
+
+
+def _means(lists: Sequence[list[float]]) -> list[float]:
+    return [statistics.fmean(values) for values in zip(*lists, strict=True)]
 
 
 def _spread(values: Sequence[float]) -> Spread | None:

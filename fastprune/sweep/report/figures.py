@@ -2,6 +2,7 @@
 
 import io
 import math
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 
 from fastprune.base import Network
 from fastprune.files import atomic_write
-from fastprune.sweep.cell import Record
-from fastprune.sweep.results import Group, times
+from fastprune.kernels.layout import Floats
+from fastprune.sensitivity import SCAN
+from fastprune.sweep.config import Reference
+from fastprune.sweep.results import Best, Line, times
 
 _INK, _ACCENT, _OTHER, _THIRD, _GREY = "#1d2521", "#0b6e4f", "#c8553d", "#3a6ea5", "#b4bdb8"
 _COLORS = (_ACCENT, _OTHER, _THIRD, "#b8860b", "#7a4e9e", "#3f8f8c", "#8a5a44", "#555f9a")
@@ -36,15 +39,12 @@ _LEAST = 15.0  # percentage points: what falls further below the dense network i
 
 @dataclass(frozen=True)
 class Subject:
-    """What is drawn of one data set: its groups, and of the best cell its group, records and networks.
+    """What is drawn of a section: lines, references, and one line in detail with a dense and a pruned network."""
 
-    `networks` are the dense and the best one; None while no cell is finished.
-    """
-
-    groups: Sequence[Group]
-    label: Callable[[Group], str]
-    best: Group
-    record: Record | None
+    lines: Sequence[Line]
+    references: Sequence[Reference]
+    detail: Line
+    best: Best | None
     networks: tuple[Network, Network] | None
 
 
@@ -59,34 +59,32 @@ class Figure:
 
 
 def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
-    """Draw the plots of a data set, as SVG and PNG files in a folder.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    """
+    """Draw the plots of a section, as SVG and PNG files in a folder; an ImportError without matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
 
+    star = " The star is the best network." if subject.best else ""
+    letters = " Letters are published results." if subject.references else ""
     plots: list[tuple[str, str, Callable[[Subject, Any], str]]] = [
         (
             "accuracy",
-            "Test accuracy against compression: mean and standard deviation over seeds, round by round. Dashed: the "
-            "dense networks. The star is the best network.",
+            "Test accuracy against compression: mean and standard deviation over seeds. Dashed: the dense networks."
+            f"{star}{letters}",
             _accuracy,
         ),
-        ("density", "Live weights of each layer, round by round; the mean over seeds.", _density),
+        ("retraining", "What retraining gives back: pruned (dashed) and retrained (solid).", _retraining),
+        ("density", "Live weights of each layer; the mean over seeds.", _density),
+        ("seconds", "Seconds of an epoch, by compression. Dashed: of the dense network.", _seconds),
         (
-            "seconds",
-            "Seconds of retraining, round by round. Dashed: what a dense network takes for as many epochs.",
-            _seconds,
+            "sensitivity",
+            "How much each layer can lose: accuracy when that layer alone is pruned, without retraining.",
+            _sensitivity,
         ),
     ]
     if subject.networks is not None:
         plots += [
-            ("weights", "The weights of the best network, before and after pruning.", _weights),
-            ("mask", "The mask of the best network's first layer. Each mark is a live weight.", _mask),
+            ("weights", "The weights of a network, before and after pruning.", _weights),
+            ("mask", "The mask of its first layer. Each mark is a live weight.", _mask),
         ]
     figures = []
     folder.mkdir(exist_ok=True)
@@ -105,95 +103,135 @@ def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
     return figures
 
 
+def _points(line: Line) -> tuple[Floats, Floats, Floats]:
+    """Compression, and mean and deviation of the test accuracy in percent."""
+    known = [(row.compression, row.after) for row in line.rows if row.after and row.compression]
+    deviation = [100 * (after.deviation or 0.0) for _, after in known]
+    return np.array([x for x, _ in known]), np.array([100 * after.mean for _, after in known]), np.array(deviation)
+
+
 def _accuracy(subject: Subject, canvas: Any) -> str:
-    axes = canvas.subplots()
-    few = len(subject.groups) <= len(_COLORS)
-    ranked = sorted(subject.groups, key=lambda group: group.kept.sparsity, reverse=True)
-    coloured = list(subject.groups) if few else ranked[: len(_COLORS) - 3]
-    dense = 100 * np.mean([group.rows[0].after.mean for group in subject.groups if group.rows[0].after])
+    axes, lines = canvas.subplots(), subject.lines
+    ranked = sorted(lines, key=lambda line: line is subject.detail or line.rows[-1].sparsity, reverse=True)
+    coloured = lines if len(lines) <= len(_COLORS) else ranked[: len(_COLORS) - 3]
+    dense = 100 * np.mean([line.rows[0].after.mean for line in lines if line.rows[0].after])
     lowest, most, told = dense, 2.0, [f"Dense networks: {dense:.1f} %."]
-    for group in sorted(subject.groups, key=coloured.__contains__):  # on top
-        rows = [row for row in group.rows if row.after is not None and row.compression is not None]
-        x = np.array([row.compression for row in rows])
-        spreads = [row.after for row in rows if row.after is not None]
-        mean = np.array([100 * spread.mean for spread in spreads])
-        deviation = np.array([100 * (spread.deviation or 0.0) for spread in spreads])
+    for line in sorted(lines, key=lambda line: line in coloured):  # on top
+        x, mean, deviation = _points(line)
         lower, upper = np.clip([mean - deviation, mean + deviation], 0, 100)
-        if group in coloured:
-            number = coloured.index(group)
-            label = subject.label(group) or f"{len(group.cells)} seeds"
+        if line in coloured:
+            number = coloured.index(line)
+            label = line.label or f"{len(line.groups[0].cells)} seeds"
             style: Any = {"marker": _MARKERS[number], "markersize": 4, "linewidth": 1.6, "label": label}
             axes.plot(x, mean, color=_COLORS[number], **style)
             alpha = 0.14 if len(coloured) < 4 else 0.05
             axes.fill_between(x, lower, upper, color=_COLORS[number], alpha=alpha, linewidth=0)
-            if group.kept.after is not None:
-                told.append(f"{label}: {100 * group.kept.after.mean:.1f} % at {times(group.kept.compression)}.")
+            told.append(f"{label}: {mean[-1]:.1f} % at {times(x[-1])}.")
         else:
-            label = "" if axes.lines else f"{len(subject.groups) - len(coloured)} others"
+            label = "" if axes.lines else f"{len(lines) - len(coloured)} others"
             axes.plot(x, mean, color=_GREY, linewidth=0.7, label=label)
         lowest = min(lowest, lower.min())
         most = max(most, x[upper >= dense - _LEAST].max(initial=2))
     axes.axhline(dense, color=_INK, linewidth=0.9, linestyle="--")
-    if subject.record is not None and subject.record.compression and subject.record.after_test_accuracy is not None:
-        place = subject.record.compression, 100 * subject.record.after_test_accuracy
+    for letter, known in zip(string.ascii_letters, subject.references, strict=False):
+        accuracy = 100 - known.error
+        label = f"{known.name}: {accuracy:g} % at {times(known.compression)}"
+        axes.plot(
+            known.compression, accuracy, marker=f"${letter}$", color=_INK, markersize=7, linestyle="", label=label
+        )
+        told.append(f"{label}.")
+        most = max(most, known.compression)
+    if subject.best is not None and subject.best.record.compression and subject.best.record.after_test_accuracy:
+        place = subject.best.record.compression, 100 * subject.best.record.after_test_accuracy
         most = max(most, place[0])
         axes.plot(*place, "*", color=_INK, markersize=13, markeredgecolor="white", zorder=5)
         told.append(f"Best network: {place[1]:.1f} % at {times(place[0])}.")
     axes.set(xscale="log", xlabel="compression: all weights by live weights", ylabel="test accuracy, %")
+    if subject.references:  # what is compared with them is worth the room
+        lowest = min(_points(subject.detail)[1].min(), *(100 - known.error for known in subject.references)) - 0.2
     low, high = max(lowest, dense - _LEAST), axes.get_ylim()[1]
     axes.set_ylim(max(0, low - 0.05 * (high - low)), min(100, high))
-    ticks = [2**power for power in range(math.ceil(math.log2(most)) + 1)]
-    axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
-    axes.set_xlim(0.93, most * 1.15)
-    axes.minorticks_off()
-    if len(coloured) < 5:
+    _compressions(axes, most)
+    if len(coloured) + len(subject.references) < 5:
         axes.legend(loc="lower left")
     else:
         canvas.legend(loc="outside right upper")
     return " ".join(told)
 
 
-def _by_round(group: Group, value: Callable[[Record], Any]) -> tuple[list[int], np.ndarray[Any, Any]]:
-    """Rounds, and the mean of a value over the seeds that came through each."""
-    rounds, means = [], []
-    for row in group.rows:
-        records = [cell.records[row.round] for cell in group.cells if len(cell.records) > row.round]
-        if good := [record for record in records if not record.failed]:
-            rounds.append(row.round)
-            means.append(np.mean([value(record) for record in good], axis=0))
-    return rounds, np.array(means)
+def _compressions(axes: Any, most: float) -> None:
+    """Mark powers of two on a logarithmic axis."""
+    axes.set_xscale("log")
+    ticks = [2**power for power in range(math.ceil(math.log2(most)) + 1)]
+    axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
+    axes.set_xlim(0.93, most * 1.15)
+    axes.minorticks_off()
+
+
+def _retraining(subject: Subject, canvas: Any) -> str:
+    axes, told, most = canvas.subplots(), [], 2.0
+    lines = subject.lines if len(subject.lines) <= 4 else [subject.detail]
+    dense = 100 * max(line.rows[0].after.mean for line in lines if line.rows[0].after)
+    for line, color in zip(lines, _COLORS, strict=False):
+        rows = [row for row in line.rows if row.before and row.after and row.compression]
+        x = np.array([row.compression for row in rows])
+        before, after = (
+            np.array([100 * spread.mean for spread in part if spread])
+            for part in ([row.before for row in rows], [row.after for row in rows])
+        )
+        axes.plot(x, before, "--", color=color, linewidth=1.2)
+        axes.plot(x, after, "-", color=color, linewidth=1.6, label=line.label or "retrained")
+        if rows:
+            most = max(most, x[-1])
+            told.append(f"{line.label or 'The last round'}: {before[-1]:.1f} % pruned, {after[-1]:.1f} % retrained.")
+    axes.set(xlabel="compression", ylabel="test accuracy, %")
+    axes.set_ylim(max(0, dense - _LEAST, axes.get_ylim()[0]), min(100, axes.get_ylim()[1]))
+    _compressions(axes, most)
+    axes.legend(loc="lower left")
+    return " ".join(told)
 
 
 def _density(subject: Subject, canvas: Any) -> str:
-    axes = canvas.subplots()
-    rounds, density = _by_round(subject.best, lambda record: 1 - np.array(record.layer_sparsity))
+    axes, rows = canvas.subplots(), [row for row in subject.detail.rows if row.compression]
+    density = 100 * (1 - np.array([row.layer_sparsity for row in rows]))
+    x = np.array([row.compression for row in rows])
     for layer in range(density.shape[1]):
-        shown = np.where(density[:, layer] > 0, 100 * density[:, layer], np.nan)  # an emptied layer is not on the scale
-        axes.plot(rounds, shown, "o-", color=_COLORS[layer % len(_COLORS)], markersize=3.5, label=f"layer {layer}")
-    axes.locator_params("x", integer=True)
-    axes.set(yscale="log", xlabel="round", ylabel="live weights, %")
-    low = np.nanmin(np.where(density > 0, 100 * density, np.nan))
+        shown = np.where(density[:, layer] > 0, density[:, layer], np.nan)  # an emptied layer is not on the scale
+        axes.plot(x, shown, "o-", color=_COLORS[layer % len(_COLORS)], markersize=3.5, label=f"layer {layer}")
+    axes.set(yscale="log", xlabel="compression", ylabel="live weights, %")
+    low = np.nanmin(np.where(density > 0, density, np.nan))
     ticks = [tick for tick in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01) if tick >= low / 2.5]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
+    _compressions(axes, max(2.0, x.max()))
     axes.legend(loc="lower left")
-    shares = ", ".join(f"layer {layer} {100 * share:.2g} %" for layer, share in enumerate(density[-1]))
-    return f"Live weights after round {rounds[-1]}: {shares}."
+    shares = ", ".join(f"layer {layer} {share:.2g} %" for layer, share in enumerate(density[-1]))
+    return f"Live weights at {times(x[-1])}: {shares}."
 
 
 def _seconds(subject: Subject, canvas: Any) -> str:
-    axes = canvas.subplots()
-    rounds, seconds = _by_round(subject.best, lambda record: record.seconds)
-    axes.bar(rounds[1:], seconds[1:], color=_ACCENT, width=0.7)
-    settings = subject.best.settings
-    if settings.epochs:
-        dense = seconds[0] * settings.retrain_epochs / settings.epochs
-        axes.axhline(dense, color=_INK, linewidth=0.9, linestyle="--")
-    axes.set(xlabel="round", ylabel="seconds")
+    axes, rows = canvas.subplots(), [row for row in subject.detail.rows if row.compression and row.epochs]
+    x, y = np.array([row.compression for row in rows]), np.array([row.seconds / row.epochs for row in rows])
+    axes.plot(x, y, "o-", color=_ACCENT, markersize=4)
+    if rows and not rows[0].round:
+        axes.axhline(y[0], color=_INK, linewidth=0.9, linestyle="--")
+    axes.set(xlabel="compression", ylabel="seconds of an epoch")
     axes.set_ylim(bottom=0)
-    axes.grid(visible=False, axis="x")
-    axes.locator_params("x", integer=True)
-    return f"Retraining takes {', '.join(f'{second:.2g}' for second in seconds[1:])} seconds."
+    _compressions(axes, x.max(initial=2.0))
+    return f"Seconds of an epoch: {', '.join(f'{b:.2g} at {times(a)}' for a, b in zip(x, y, strict=True))}."
+
+
+def _sensitivity(subject: Subject, canvas: Any) -> str:
+    axes = canvas.subplots()
+    curves = 100 * np.mean([cell.records[0].sensitivity or [] for cell in subject.detail.groups[0].cells], axis=0)
+    for layer, curve in enumerate(curves):
+        color = _COLORS[layer % len(_COLORS)]
+        axes.plot(100 * np.array(SCAN), curve, "o-", color=color, markersize=3.5, label=f"layer {layer}")
+    axes.set(xlabel="weights pruned in that layer alone, %", ylabel="accuracy, %")
+    axes.set_ylim(0, 100)
+    axes.legend(loc="lower left")
+    at = SCAN.index(0.9)
+    shares = ", ".join(f"layer {layer} {curve[at]:.1f} %" for layer, curve in enumerate(curves))
+    return f"Accuracy with 90 % of one layer pruned: {shares}."
 
 
 def _weights(subject: Subject, canvas: Any) -> str:

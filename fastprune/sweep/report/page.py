@@ -3,6 +3,7 @@
 import base64
 import html
 import importlib.metadata
+import math
 import platform
 import shlex
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from fastprune.base import Network
 from fastprune.files import write_text
 from fastprune.network import load
 from fastprune.sweep.cell import saved_network
+from fastprune.sweep.config import Reference
 from fastprune.sweep.engine import Failure
 from fastprune.sweep.report.figures import Figure, Subject, draw
-from fastprune.sweep.results import Group, Results, Row, Spread, times
+from fastprune.sweep.results import RULE, Best, Group, Line, Results, Row, Spread, times
 from fastprune.sweep.settings import KEYS, written
 from fastprune.sweep.store import Store
 
@@ -57,9 +60,10 @@ def write_report(results: Results, failures: Sequence[Failure], folder: Path) ->
     text = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         summary=html.escape(summary),
-        cards=_cards(results) if len(names) == 1 else "",
+        cards=_cards(results),
+        rule=f"<p class='note'>{html.escape(RULE)} The test set chooses nothing.</p>" if results.best else "",
         failures=_failures(results, failures),
-        sections="\n".join(_section(results, name, folder, alone=len(names) == 1) for name in names),
+        sections="\n".join(_section(results, name, folder) for name in results.sections),
         settings=_settings(results),
         command=html.escape(
             f"python -m fastprune.sweep --config sweep.toml --out {shlex.quote(results.sweep.folder.name)}"
@@ -74,64 +78,84 @@ def write_report(results: Results, failures: Sequence[Failure], folder: Path) ->
 
 def _cards(results: Results) -> str:
     """What a reader wants to know first."""
-    if not results.best:
+    if len(results.best) != 1:
         return ""
     (best,) = results.best.values()
-    dense, record = best.cell.records[0], best.record
+    kept, dense = best.group.kept, best.group.rows[0]
     cards = {
-        "compression": times(record.compression),
-        "live weights": f"{record.live:,} of {dense.live:,}",
-        "test accuracy": _percent(record.after_test_accuracy),
-        "before pruning": _percent(dense.after_test_accuracy),
-        "effective sparsity": _percent(record.effective_sparsity),
+        "compression": times(kept.compression),
+        "live weights": f"{kept.live:,.0f} of {dense.live:,.0f}",
+        "test accuracy, %": _spread(kept.after)[1],
+        "before pruning, %": _spread(dense.after)[1],
+        "effective sparsity": _percent(kept.effective_sparsity),
     }
     shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in cards.items())
     return f"<dl class='cards'>{shown}</dl>"
 
 
-def _section(results: Results, name: str, folder: Path, alone: bool) -> str:
-    """The plots and tables of a data set."""
-    groups = [group for group in results.groups if group.settings.dataset == name]
-    best = results.best.get(name)
-    group = next((g for g in groups if best and any(c.settings == best.cell.settings for c in g.cells)), groups[0])
-    networks = None
-    if best is not None:
-        store, cell = Store(folder), best.cell.settings
-        networks = saved_network(cell, store.state(cell, 0)), load(store.network(cell))
-
-    def label(of: Group) -> str:
-        return of.grid.label(of.settings, without=["dataset"])
-
-    subject = Subject(groups, label, group, best.record if best else None, networks)
+def _section(results: Results, name: str, folder: Path) -> str:
+    """The plots and tables of a section."""
+    groups, lines, references = results.sections[name], results.lines(name), results.references(name)
+    best = {dataset: b for dataset, b in results.best.items() if b.group.section == name}
+    first = next(iter(best.values()), None)
+    group = next((g for g in groups if first and g.settings == first.group.settings), groups[0])
+    detail = next(line for line in lines if group in line.groups)
+    subject = Subject(lines, references, detail, first, _networks(group, detail, references, first, Store(folder)))
+    alone = len(results.sections) == 1
     try:
-        figures = "".join(map(_figure, draw(subject, "" if alone else f"-{Path(name).stem}", Store(folder).plots)))
+        suffix = "" if alone else "-" + "-".join(name.split())
+        figures = "".join(map(_figure, draw(subject, suffix, Store(folder).plots)))
     except ImportError:
         figures = '<p>Plots need an extra: <code>pip install "fastprune[plots]"</code>, then make the report again.</p>'
-    parts = [f"<h2>{'Results' if alone else html.escape(Path(name).stem)}</h2>"]
-    if best is not None:
-        drop = f"{100 * best.cell.settings.max_drop:g}"
-        where = " ".join(f"{label(group)} seed={best.cell.settings.seed}, round {best.record.round}".split())
-        parts.append(
-            f"<p>Best network: {html.escape(where)}; "
-            f"{best.record.live:,} weights ({times(best.record.compression)}), test accuracy "
-            f"{_percent(best.record.after_test_accuracy)}, dense {_percent(best.cell.records[0].after_test_accuracy)}. "
-            f"It is the smallest network that loses at most {drop} percentage point{'s'[: drop != '1']} to the dense "
-            "networks, on held-out samples. The test set chooses nothing.</p>"
-        )
+    parts = [f"<h2>{'Results' if alone else html.escape(name)}</h2>"]
+    parts += [_told(results, dataset, found) for dataset, found in best.items()]
     parts.append(f"<div class='figures'>{figures}</div>")
-    if len(groups) > 1:
-        title = "Settings, compared at the last round that holds up on held-out samples"
-        rows = [_compared(label(g), g) for g in groups]
+    if len(groups) > 1 and best:
+        title = "Settings, compared by the network that each seed keeps"
+        stars = {groups.index(g) for g in groups for b in best.values() if g.settings == b.group.settings}
         head = ("settings", "dense, %", "round", "sparsity, %", "compression", "test, %", "vs dense", "seeds", "failed")
-        parts.append(_table(title, head, rows, groups.index(group) if best else None))
-    of = f" of {label(group)}" if len(groups) > 1 else ""
-    title = f"Rounds{of}: mean ± standard deviation over seeds"
-    head = (
-        *("round", "sparsity, %", "compression", "pruned, %", "retrained, %", "vs dense"),
-        *("seconds", "seeds", "failed"),
-    )
-    parts.append(_table(title, head, [_round(row) for row in group.rows], best.record.round if best else None))
+        without = ["dataset"] if len({g.settings.dataset for g in groups}) == 1 else []
+        parts.append(_table(title, head, [_compared(g.grid.label(g.settings, without), g) for g in groups], stars))
+    for line in lines if len(lines) <= _TABLES else [detail]:
+        of = f" of {line.label}" if len(lines) > 1 else ""
+        title = f"Rounds{of}: mean ± standard deviation over seeds"
+        star = {i for i, row in enumerate(line.rows) if line is detail and first and row.round == first.record.round}
+        parts.append(_table(title, *_rounds(line, references), star))
+        parts += [_layers(of, line, known) for known in references if known.layers]
     return "\n".join(parts)
+
+
+def _networks(
+    group: Group, detail: Line, references: Sequence[Reference], best: Best | None, store: Store
+) -> tuple[Network, Network] | None:
+    """The dense and the pruned network to be drawn: the best one, or one to compare with a reference, or the last."""
+    finished = [cell for cell in group.cells if cell.finished and not cell.last.failed]
+    if not (best or finished):
+        return None
+    cell, end = (best.cell if best else finished[0]).settings, 0
+    if best is None and cell.stage:
+        wanted = next((known.compression for known in references if known.layers), math.inf)
+        end = min(
+            detail.rows[1:], key=lambda row: abs((row.compression or math.inf) - wanted), default=detail.rows[0]
+        ).round
+    return saved_network(cell, store.state(cell, 0)), load(store.network(cell, end))
+
+
+def _told(results: Results, dataset: str, best: Best) -> str:
+    """The best network of a data set, and how far it is to be trusted."""
+    kept, cell, record, points = best.group.kept, best.cell.settings, best.record, 100 * best.uncertainty
+    of = ", ".join(filter(None, [Path(dataset).stem, best.group.grid.label(best.group.settings)]))
+    text = (
+        f"Best on {of}: {times(kept.compression)}, test accuracy {_spread(kept.after)[1]} %. Saved as "
+        f"{results.best_file(dataset)}: seed {cell.seed}, round {record.round}, {record.live:,} weights, test accuracy "
+        f"{_percent(record.after_test_accuracy)}. Its held-out accuracy has a standard error of {points:.2f} points "
+        f"({record.validation_samples:,} samples)"
+    )
+    drop = 100 * cell.max_drop
+    chance = (
+        f": too coarse to tell a drop of {drop:g} points, so chance has a part in the choice" if points > drop else ""
+    )
+    return f"<p>{html.escape(text + chance)}.</p>"
 
 
 def _figure(figure: Figure) -> str:
@@ -142,6 +166,8 @@ def _figure(figure: Figure) -> str:
     return f"<figure>{image}<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
 
 
+_NEAR = 0.06  # of a compression, for a published result to stand beside it
+_TABLES = 4  # lines of a section that each have a table
 _Cell = tuple[Any, str]  # what it is sorted by, and what is shown
 
 
@@ -150,7 +176,7 @@ def _compared(label: str, group: Group) -> list[_Cell]:
     return [
         (label, label),
         _spread(group.rows[0].after),
-        (row.round, str(row.round) if row.round else "dense"),
+        (row.round, row.name),
         *_size(row),
         _spread(row.after),
         _spread(row.difference, "+"),
@@ -159,17 +185,50 @@ def _compared(label: str, group: Group) -> list[_Cell]:
     ]
 
 
-def _round(row: Row) -> list[_Cell]:
-    return [
-        (row.round, str(row.round) if row.round else "dense"),
-        *_size(row),
-        _spread(row.before),
-        _spread(row.after),
-        _spread(row.difference, "+"),
-        (row.seconds, f"{row.seconds:.2f}"),
-        (row.seeds, str(row.seeds)),
-        (row.failed, str(row.failed)),
-    ]
+def _rounds(line: Line, references: Sequence[Reference]) -> tuple[list[str], list[list[_Cell]]]:
+    """The table of a line: its columns, of which some stand only where they say something, and its rows."""
+    fair, several = any(row.fair for row in line.rows), any(group.settings.stage for group in line.groups)
+    head = ["round", "sparsity, %", "compression", "live weights", "effective sparsity, %", "pruned, %", "retrained, %"]
+    head += ["vs dense", *(["vs dense trained as long"] if fair else []), *(["published, %"] if references else [])]
+    head += ["seconds so far" if several else "seconds", "seeds", "failed"]
+    rows = []
+    for row in line.rows:
+        near = [known for known in references if abs(known.compression / (row.compression or math.inf) - 1) < _NEAR]
+        published = "; ".join(f"{known.name}: {100 - known.error:.2f}" for known in near)
+        cells: list[_Cell] = [
+            (row.round, row.name),
+            *_size(row),
+            (row.live, f"{row.live:,.0f}"),
+            (row.effective_sparsity, f"{100 * row.effective_sparsity:.2f}"),
+            _spread(row.before),
+            _spread(row.after),
+            _spread(row.difference, "+"),
+            *([_spread(row.fair, "+")] if fair else []),
+            *([(published, published)] if references else []),
+            *([(row.total, f"{row.total:,.0f}")] if several else [(row.seconds, f"{row.seconds:.2f}")]),
+            (row.seeds, str(row.seeds)),
+            (row.failed, str(row.failed)),
+        ]
+        rows.append(cells)
+    return head, rows
+
+
+def _layers(of: str, line: Line, known: Reference) -> str:
+    """A table of the layers beside a reference's (Han et al. 2015, table 2); empty if no row is near it."""
+    near = [r for r in line.rows if r.active_units and abs(known.compression / (r.compression or math.inf) - 1) < _NEAR]
+    if not near or len(near[0].layer_sparsity) != len(known.layers):
+        return ""
+    row, active = near[0], [*(near[0].active_units or []), 1.0]
+    rows = []
+    for layer, (weights, units) in enumerate(known.layers):
+        density = 1 - row.layer_sparsity[layer]
+        # As in the paper: a weight costs nothing where the unit that it reads is 0.
+        done = density * (active[layer - 1] if layer else 1)
+        theirs = weights * (known.layers[layer - 1][1] / 100 if layer else 1)
+        pairs = ((weights, density), (units, active[layer]), (theirs, done))
+        rows.append([(layer, f"layer {layer}"), *((100 * ours, f"{a:.0f} / {100 * ours:.1f}") for a, ours in pairs)])
+    title = f"Layers{of} at {times(row.compression)}: {known.name} / here"
+    return _table(title, ("layer", "weights kept, %", "active units, %", "multiplications, %"), rows, set())
 
 
 def _size(row: Row) -> list[_Cell]:
@@ -186,8 +245,8 @@ def _spread(spread: Spread | None, sign: str = "") -> _Cell:
     return spread.mean, mean if spread.deviation is None else f"{mean} ± {100 * spread.deviation:.2f}"
 
 
-def _table(title: str, head: Iterable[str], rows: Iterable[Sequence[_Cell]], best: int | None) -> str:
-    """A table that is sorted by a click; the row of the best network stands out."""
+def _table(title: str, head: Iterable[str], rows: Iterable[Sequence[_Cell]], best: set[int]) -> str:
+    """A table that is sorted by a click; the rows of best networks stand out."""
     title = html.escape(title)
     names = "".join(f"<th scope='col'><button type='button'>{html.escape(name)}</button></th>" for name in head)
     lines = []
@@ -197,7 +256,7 @@ def _table(title: str, head: Iterable[str], rows: Iterable[Sequence[_Cell]], bes
             f"<{tag} data-value='{html.escape(str(key))}'>{html.escape(shown)}</{tag[:2]}>"
             for tag, (key, shown) in zip(tags, row, strict=True)
         )
-        lines.append(f"<tr{' class=best' if number == best else ''}>{''.join(cells)}</tr>")
+        lines.append(f"<tr{' class=best' if number in best else ''}>{''.join(cells)}</tr>")
     return (
         f"<h3>{title}</h3>\n<div class='scroll' role='group' aria-label='{title}' tabindex='0'>"
         f"<table class='sortable' aria-label='{title}'><thead><tr>{names}</tr></thead>\n<tbody>\n"
