@@ -172,7 +172,7 @@ class Network:
         """
         logits = self._logits(check.samples("x", x, self._features, self.dtype))
         if not all_finite(logits.reshape(-1)):  # argmax would return an arbitrary class: it treats NaN as the largest
-            raise ValueError(f"x: expected numbers for which the outputs fit {self.dtype}, got an overflow")
+            raise ValueError(f"x: the outputs overflow {self.dtype}; scale the features down")
         return logits
 
     def predict_proba(self, x: ArrayLike) -> Floats:
@@ -283,7 +283,7 @@ class Network:
         state = self.state
         storage = state.storage
         if not all_finite(state.values):
-            raise ValueError("network: expected finite weights to save, got NaN or infinity")
+            raise ValueError("network: only finite weights can be saved, but some are NaN or infinite")
         settings = {
             "sizes": storage.sizes,
             "activation": self.activation,

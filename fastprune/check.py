@@ -121,7 +121,7 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
-_OF_TEXT = "; np.unique({0}, return_inverse=True)[1] numbers classes from 0"
+_OF_TEXT = "; np.unique({0}, return_inverse=True)[1] gives classes from 0"
 
 
 def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDArray[Any]:
@@ -130,7 +130,7 @@ def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDA
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
-        raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} of unequal rows") from None
+        raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} with unequal rows") from None
     except (RuntimeError, TypeError) as error:  # a tensor on another device, or one that requires a gradient
         raise ValueError(f"{name}: expected {expected}, got {type(value).__name__} ({error})") from None
     if array.dtype.kind in "SU" or (array.dtype == object and array.size and isinstance(array.flat[0], str)):

@@ -63,7 +63,7 @@ class MeanGradient:
                 total += part * (size / count)
         gradient = total.astype(values.dtype)
         if not all_finite(gradient):
-            raise ValueError(f"{self._name}: expected samples whose gradient fits {values.dtype}, got an overflow")
+            raise ValueError(f"{self._name}: the gradient overflows {values.dtype}; scale the features down")
         return replace(state, values=gradient)
 
 

@@ -1,4 +1,4 @@
-"""From checked samples to logits."""
+"""The forward pass over checked samples."""
 
 from contextlib import nullcontext
 from typing import Any

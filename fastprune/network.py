@@ -375,7 +375,7 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
 def _executions(execution: str | Sequence[str], layers: int) -> list[str]:
     given = [execution] * layers if isinstance(execution, str) else execution
     if not isinstance(given, Sequence):
-        raise ValueError(f"execution: expected a name, or one for each layer, got {execution!r}")
+        raise ValueError(f"execution: expected one of {EXECUTIONS}, or a sequence of these, got {execution!r}")
     if len(given) != layers:
         raise ValueError(f"execution: expected one for each of {layers} layers, got {len(given)}")
     return [check.one_of("execution", one, EXECUTIONS) for one in given]

@@ -144,7 +144,7 @@ def scan(trainer: Trainer, selector: Selector, x: ArrayLike, y: ArrayLike, spars
     with Threads(trainer.n_jobs) as threads:
         baseline = evaluate(state, samples, loss, threads)
         if not math.isfinite(baseline.loss):
-            raise ValueError(f"network: expected a finite loss to compare with, got {baseline.loss}")
+            raise ValueError(f"network: the loss is {baseline.loss} before pruning; there is nothing to compare with")
         for layer in selector.layers:
             pruned, row = state, []
             for sparsity in checked:

@@ -388,9 +388,7 @@ class Trainer(check.Checked):
         try:
             return replace(self.network.state.rewound(state), owner=self._owner)
         except ValueError as error:
-            raise ValueError(
-                f"{name}: expected a state in which all weights that are live now were live, got one without {error}"
-            ) from None
+            raise ValueError(f"{name}: {error} are live now but were not in this state; use an earlier one") from None
 
     def __repr__(self) -> str:
         return f"Trainer({self.network!r}, optimizer={self.optimizer!r}, learning_rate={self.learning_rate:g})"

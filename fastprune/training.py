@@ -52,7 +52,7 @@ def train(
         checkpoints = Checkpoints(start, known or evaluate(start, watched, loss, threads))
         if fault := fault_of(start, checkpoints.last_evaluation):
             what, value = fault
-            raise ValueError(f"network: expected a finite loss and weights to begin with, got {value} for {what}")
+            raise ValueError(f"network: {what} is {value} before training; check the weights, and scale the features")
         dense = network.state.storage.same_live(trainer._whole)
         state = trainer._state()
         run = prepare(trainer, state, samples, batch, loss, threads)

@@ -64,7 +64,7 @@ BAD_ARRAYS = [
     ("weights", [MATRICES[0], MATRICES[1] * 1e300], r"weights\[1\]: expected finite float32 .*, got NaN or infinity"),
     ("weights", [MATRICES[0], MATRICES[1] + 1j], r"weights\[1\]: expected .*, got dtype complex128"),
     ("weights", [MATRICES[0], [["a"] * 5] * 3], r"weights\[1\]: expected .*, got text"),
-    ("weights", [MATRICES[0], [[1.0], [2.0, 3.0]]], r"weights\[1\]: expected .*, got list of unequal rows"),
+    ("weights", [MATRICES[0], [[1.0], [2.0, 3.0]]], r"weights\[1\]: expected .*, got list with unequal rows"),
     ("weights", [csr_array(MATRICES[0]), MATRICES[1]], r"weights\[0\]: expected .*, got dtype object"),
     ("biases", [VECTORS[0], [1.0]], r"biases\[1\]: expected finite float32 of shape \(3,\), got shape \(1,\)"),
     ("biases", [VECTORS[0] * 1e300, VECTORS[1]], r"biases\[0\]: expected .*, got NaN or infinity"),

@@ -221,10 +221,10 @@ def test_rewinding_to_what_is_no_earlier_state_changes_nothing(digits):
     late = trainer.snapshot()
     trainer.restore(early)
     before = network.state.values.copy()
-    with pytest.raises(ValueError, match="state: expected a state in which all weights that are live now were"):
+    with pytest.raises(ValueError, match=r"state: weights of layer \d are live now but were not in this state"):
         trainer.rewind(late)
     pruner = fp.Pruner(trainer, schedule=[0.5])
-    with pytest.raises(ValueError, match="rewind_to: expected a state in which all weights that are live now were"):
+    with pytest.raises(ValueError, match=r"rewind_to: weights of layer \d are live now but were not in this state"):
         pruner.run(digits.x_train, digits.y_train, 1, rewind_to=late)
     trainer.restore(early)
     masked = fp.MLP([64, 40, 10], execution="dense")
@@ -233,7 +233,7 @@ def test_rewinding_to_what_is_no_earlier_state_changes_nothing(digits):
     fp.Pruner(other, schedule=[0.2]).step()
     later = other.snapshot()
     other.restore(start)
-    with pytest.raises(ValueError, match="state: expected a state in which all weights that are live now were"):
+    with pytest.raises(ValueError, match=r"state: weights of layer \d are live now but were not in this state"):
         other.rewind(later)
     assert np.count_nonzero(masked.weights[0]) == 64 * 40
     with pytest.raises(ValueError, match="rewind_to: expected a snapshot of this trainer, got int"):

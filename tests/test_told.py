@@ -151,7 +151,7 @@ def test_features_far_from_scale_1_are_told_before_training():
     [
         (3, None, [1, 2, 3, 3], r"y: .* in 0 .. 2, got values from 1 to 3; classes start at 0: train on y - 1"),
         (3, None, [0, 1, 2, 3], r"y: expected integers of shape \(4,\) in 0 .. 2, got values from 0 to 3$"),
-        (3, None, ["a", "b", "c", "a"], r"got text; np.unique\(y, return_inverse=True\)\[1\] numbers classes from 0"),
+        (3, None, ["a", "b", "c", "a"], r"got text; np.unique\(y, return_inverse=True\)\[1\] gives classes from 0"),
         (3, None, np.array(["a", "b", "c", "a"], object), "got text; np.unique"),
         (2, None, np.array([b"a", b"b", b"b", b"a"]), "got text; np.unique"),
         (3, None, np.eye(3)[[0, 1, 2, 0]], r"y: expected classes .*got one-hot rows: y.argmax\(axis=1\)"),

@@ -166,7 +166,7 @@ def _samples(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[Floats, npt.NDAr
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
         if not np.isfinite(array).all() or np.abs(array).max() > np.finfo(np.float32).max:
-            raise ValueError(f"{name}: expected finite numbers, got NaN, infinity or what float32 cannot hold")
+            raise ValueError(f"{name}: expected finite numbers, got NaN, infinity or values beyond float32")
     return x.reshape(len(x), -1).astype(np.float32), y
 
 
