@@ -10,7 +10,7 @@ import pytest
 import fastprune as fp
 from fastprune.files import read_npz
 
-COUNT = 200  # of each kind
+COUNTS = pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.long)])  # of each kind
 
 NUMBERS = [0, 1, -1, 2, 3, 2**31, 2**40, 2**60, 2**63, 2**64, 10**400, 0.5, float("nan"), True]
 TEXTS = ["", "relu", "float64", "O", "f4,f4", "x" * 2000, "\x00", "{", "[1]", '"a"', "null", "1e999", "[" * 100_000]
@@ -164,10 +164,11 @@ def saved(path, sparsity, sizes, **settings):
         {"sparsity": 0.0, "sizes": [5, 40, 3], "dtype": "float64", "loss": "softmax_cross_entropy"},
     ],
 )
-def test_networks(tmp_path, network):
+@COUNTS
+def test_networks(tmp_path, network, count):
     path = tmp_path / "net.npz"
     refused = 0
-    for content in mutants(saved(path, **network), COUNT):
+    for content in mutants(saved(path, **network), count):
         path.write_bytes(content)
         try:
             loaded = fp.load(path)
@@ -179,7 +180,7 @@ def test_networks(tmp_path, network):
         assert loaded.logits(np.zeros((2, loaded.sizes[0]))).shape == (2, loaded.sizes[-1])
         loaded.save(path)
         np.testing.assert_array_equal(fp.load(path).state.values, loaded.state.values)
-    assert 0.7 * COUNT < refused < COUNT
+    assert 0.7 * count < refused < count
 
 
 TABLE = {"x": np.random.default_rng(0).random((20, 3)), "y": np.arange(20) % 3}
@@ -188,10 +189,11 @@ TABLE = {"x": np.random.default_rng(0).random((20, 3)), "y": np.arange(20) % 3}
 @pytest.mark.parametrize(
     "arrays", [TABLE, {f"{name}_{part}": array for part in ("train", "test") for name, array in TABLE.items()}]
 )
-def test_data(tmp_path, arrays):
+@COUNTS
+def test_data(tmp_path, arrays, count):
     path = tmp_path / "data.npz"
     refused = 0
-    for content in mutants(arrays, COUNT):
+    for content in mutants(arrays, count):
         path.write_bytes(content)
         try:
             data = fp.load_dataset(path)
@@ -205,7 +207,7 @@ def test_data(tmp_path, arrays):
             assert np.isfinite(x).all()
             assert np.isfinite(y).all()
         assert data.outputs >= 1
-    assert 0.7 * COUNT < refused < COUNT
+    assert 0.7 * count < refused < count
 
 
 def test_what_a_header_claims_is_compared_with_what_is_there_before_memory_is_taken(tmp_path):

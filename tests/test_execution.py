@@ -185,7 +185,7 @@ BIG = (40, 600, 530, 3)  # dense layers that are cut into chunks
     ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long)])
 def test_same_bits_whatever_the_number_of_threads(sizes, execution, densities, epochs, settings, dtype):
     x, y = samples(sizes)
     masks, ends = random_masks(sizes, densities), []
@@ -205,18 +205,19 @@ def test_same_bits_whatever_the_number_of_threads(sizes, execution, densities, e
 
 @pytest.mark.parametrize("batch_size", [None, 75])
 @pytest.mark.parametrize("density", [1.0, 0.05])  # of the latter, there are more biases than weights
-def test_same_bits_of_many_short_steps(batch_size, density):
+@pytest.mark.parametrize("epochs", [60, pytest.param(300, marks=pytest.mark.long)])
+def test_same_bits_of_many_short_steps(batch_size, density, epochs):
     """That leave a thread little time to be late in without being seen."""
     x, y = samples((8, 300, 3))
     ends = []
     for n_jobs in (1, 2, 4):
         network = fp.MLP((8, 300, 3), execution="sparse", density=density)
         trainer = fp.Trainer(network, n_jobs=n_jobs, batch_size=batch_size, learning_rate=0.01)
-        history = trainer.fit(x, y, 300)
+        history = trainer.fit(x, y, epochs)
         ends.append((network.state.values, history.epochs))
-    for values, epochs in ends[1:]:
+    for values, of_epochs in ends[1:]:
         np.testing.assert_array_equal(values, ends[0][0])
-        assert epochs == ends[0][1]
+        assert of_epochs == ends[0][1]
 
 
 def test_same_bits_through_rounds_whatever_the_number_of_threads():

@@ -162,11 +162,12 @@ def test_the_last_moments_of_a_step(trainer):
         pruner.round = 0
 
 
-def test_a_scan_never_prunes(trainer, work):
+@pytest.mark.parametrize("stride", [97, pytest.param(23, marks=pytest.mark.long)])
+def test_a_scan_never_prunes(trainer, work, stride):
     pruner = fp.Pruner(trainer, schedule=[0.5])
     values = trainer.network.state.values.copy()
     pruner.sensitivity(X, Y)
-    for _ in each_interrupt(lambda: pruner.sensitivity(X, Y, sparsities=[0.5, 0.9]), stride=23):
+    for _ in each_interrupt(lambda: pruner.sensitivity(X, Y, sparsities=[0.5, 0.9]), stride=stride):
         assert trainer.network.sparsity == 0
         np.testing.assert_array_equal(trainer.network.state.values, values)
     work(trainer)

@@ -232,6 +232,7 @@ def test_paths_are_those_of_the_masks(network):
     assert dead == [int((~(to[i] & on[i])).sum()) for i in range(1, len(sizes) - 1)]
 
 
+@pytest.mark.long
 def test_paths_of_more_weights_than_float32_can_count():
     count = 2**24 + 2
     assert storage.from_positions([count, 1], ["sparse"], TANH, [None]).paths() == (count, [])

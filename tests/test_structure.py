@@ -11,7 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import reference
 
 import fastprune
 import fastprune.sweep
@@ -193,9 +195,9 @@ def test_an_edited_kernel_never_runs_as_it_was(tmp_path):
     copy = tmp_path / "fastprune"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     code = (
-        "import numpy as np, fastprune as fp; from fastprune.kernels.steps import forward_samples\n"
-        "network = fp.MLP([1, 1, 1], activation='leaky_relu'); network.state.values[:] = [-1, 1, 0, 0]\n"
-        "print(fp.__file__, float(network.logits(np.ones((1, 1)))[0, 0]), *forward_samples.stats.cache_hits.values())"
+        "import numpy as np, fastprune as fp; from fastprune.kernels.activation import dropout\n"
+        "tile = np.ones((1, 64)); dropout(tile, 0, np.uint64(9), 0, 0, 64, 0.5)\n"
+        "print(fp.__file__, np.count_nonzero(tile), *dropout.stats.cache_hits.values())"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
 
@@ -205,10 +207,14 @@ def test_an_edited_kernel_never_runs_as_it_was(tmp_path):
         )
         where, value, *hits = result.stdout.split()
         assert Path(where).parent == copy
-        return float(value), [int(hit) for hit in hits]
+        return int(value), [int(hit) for hit in hits]
 
-    assert run() == (pytest.approx(-0.01), [])
-    assert run() == (pytest.approx(-0.01), [1]), "the second time from the cache"
-    activation = copy / "kernels" / "activation.py"
-    activation.write_text(activation.read_text().replace("SLOPE = 0.01", "SLOPE = 0.25"))
-    assert run() == (pytest.approx(-0.25), [])
+    kept = np.count_nonzero(reference.dropout(np.ones((1, 64)), 9, 0, 0.5))
+    assert 0 < kept < 64
+    assert run() == (kept, [])
+    assert run() == (kept, [1]), "the second time from the cache"
+    random = copy / "kernels" / "random.py"
+    whole = random.read_text()
+    assert whole.count("return z ^ (z >> np.uint64(31))") == 1
+    random.write_text(whole.replace("return z ^ (z >> np.uint64(31))", "return z * np.uint64(0)"))
+    assert run() == (64, [])
