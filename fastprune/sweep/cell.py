@@ -351,7 +351,6 @@ def _check_stage(now: Settings) -> None:
     check.integer("rounds", now.rounds, 1, _MOST_ROUNDS)
     check.integer("retrain_epochs", now.retrain_epochs, 0)
     check.integer("fine_tune_epochs", now.fine_tune_epochs, 0)
-    check.integer("batch_size", now.batch_size, 0)
     check.number("sparsity", now.final_sparsity, "[0, 1)")
     if now.retrain_learning_rate != ADAPTIVE:
         check.number("retrain_learning_rate", now.retrain_learning_rate, "(0, inf)")
@@ -360,7 +359,8 @@ def _check_stage(now: Settings) -> None:
 
 
 def _trainer(now: Settings, network: MLP) -> Trainer:
-    return Trainer(network, **now.arguments("Trainer") | {"batch_size": now.batch_size or None}, seed=now.seed)
+    batch = check.integer("batch_size", now.batch_size, 0)
+    return Trainer(network, **now.arguments("Trainer") | {"batch_size": batch or None}, seed=now.seed)
 
 
 def _pruner(settings: Settings, stage: int, trainer: Trainer) -> Pruner:

@@ -387,7 +387,7 @@ def parse(arguments: Sequence[str] | None) -> Command:
         "of settings. Without arguments: the digits data set, 64-300-100-10, five seeds, to 99 % sparsity, in some "
         "seconds. To resume a command that was stopped, repeat it. 'report FOLDER' makes the results and the report of "
         "a folder again, also while a sweep runs.",
-        epilog="example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --rule percentile,std --q 20 "
+        epilog="Example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --rule percentile,std --q 20 "
         "--quality 0.5:1:3 --seeds 0:2:3",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
         allow_abbrev=False,
