@@ -85,10 +85,7 @@ class Data:
     def of(cls, data: Dataset, holdout: float) -> "Data":
         """Hold out a part of the training samples, at random but always the same ones; none if `holdout` is 0.
 
-        Raises
-        ------
-        ValueError
-            If the labels are not one class a sample, or the part leaves nothing to train on.
+        Raises ValueError if the labels are not one class a sample, or the part leaves nothing to train on.
         """
         if data.y_train.dtype.kind == "f" or data.y_train.ndim != 1:
             came = "values to meet" if data.y_train.dtype.kind == "f" else f"labels of shape {data.y_train.shape}"
@@ -128,13 +125,7 @@ class Source:
     holdout: float
 
     def read(self) -> Data:
-        """Read them.
-
-        Raises
-        ------
-        ValueError
-            If there is no such data set, or it is not for classification.
-        """
+        """Read them. Raises ValueError if there is no such data set, or it is not for classification."""
         try:
             dataset = load_dataset(self.dataset, self.data_dir)
         except ValueError as error:
@@ -201,12 +192,8 @@ def advance(settings: Settings, round: int, state: bytes | None, data: Data, thr
         The state after the round, see `State.to_bytes`; if the round failed, the one it was given.
     Record
 
-    Raises
-    ------
-    ValueError
-        If a setting is not as the classes it is given to want it.
-    DivergenceError
-        If dense training diverges.
+    Raises ValueError if a setting is not as the classes it is given to want it; DivergenceError if dense training
+    diverges.
     """
     leave_it_to_records()
     trainer = _trainer(settings.at(round), network(settings, data))
@@ -321,10 +308,7 @@ def saved_network(settings: Settings, state: bytes) -> MLP:
 def check_settings(cells: Sequence[Settings], data: Callable[[Settings], Data]) -> None:
     """Refuse settings before anything is run.
 
-    Raises
-    ------
-    ValueError
-        If one is not as described, or not as the classes it is given to want it.
+    Raises ValueError if one is not as described, or not as the classes it is given to want it.
     """
     networks: dict[Any, MLP] = {}  # made once each: that takes longer than all checks
     for cell in {replace(cell, seed=0) for cell in cells}:

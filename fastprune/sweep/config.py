@@ -56,10 +56,7 @@ class Grid:
     def of(cls, values: Mapping[str, Any]) -> "Grid":
         """Check values of settings, each one or a list of them, text as on the command line.
 
-        Raises
-        ------
-        ValueError
-            If there is no such setting, or the values are not as described.
+        Raises ValueError if there is no such setting, or the values are not as described.
         """
         axes: dict[str, tuple[Any, ...]] = {}
         texts = {}
@@ -373,12 +370,7 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str] | None) -> Command:
     """Read the command line (this process's, if None), and the file it names.
 
-    Raises
-    ------
-    SystemExit
-        With code 0, once help is shown.
-    ValueError
-        If it is no command line of this program, or its settings are not as described.
+    Raises SystemExit with code 0 once help is shown, and ValueError if it is no command line of this program.
     """
     parser = _Parser(
         prog="python -m fastprune.sweep",
@@ -398,6 +390,7 @@ def parse(arguments: Sequence[str] | None) -> Command:
         if about["group"]:
             flags = parser.add_argument_group(about["group"])
         defaults = Grid({}).axis(name) if name in FIELDS else (field.default,)
+        needs = ", ".join(f"{key(o)} {' or '.join(v)}" for o, v in about["only"].items() if o != "prune")
         choices = f": {', '.join(about['choices'])}" if about["choices"] else ""
         default = "" if name in OPTIONS and defaults == (None,) else f" (default: {','.join(map(written, defaults))})"
         flags.add_argument(
@@ -405,7 +398,7 @@ def parse(arguments: Sequence[str] | None) -> Command:
             dest=about["key"] or name,
             default=argparse.SUPPRESS,
             metavar="",
-            help=(about["help"] + choices + default).replace("%", "%%"),
+            help=(f"{needs}: " * bool(needs) + about["help"] + choices + default).replace("%", "%%"),
         )
     files = flags.add_mutually_exclusive_group()
     files.add_argument("--config", type=Path, metavar="", help="a TOML file of these settings; a flag overrides it")

@@ -73,10 +73,7 @@ class _Job:
 def load_data(sweep: Sweep) -> Callable[[Settings], Data]:
     """Read the data of a sweep, and tell those of a cell.
 
-    Raises
-    ------
-    ValueError
-        If there is no such data set, or it is not for classification.
+    Raises ValueError if there is no such data set, or it is not for classification.
     """
     data: dict[Source, Data] = {}
     for cell in sweep.cells:
@@ -124,10 +121,7 @@ def deferred_interrupts() -> Iterator[Events]:
 def workers_of(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
     """The workers that a sweep names: processes of this machine, each with its share of the cores, or a cluster.
 
-    Raises
-    ------
-    ValueError
-        If there is no such cluster.
+    Raises ValueError if there is no such cluster.
     """
     if sweep.cluster is not None:
         with cluster(sweep.cluster) as (executor, count):
@@ -143,13 +137,7 @@ def workers_of(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Worke
 
 
 def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str, Cell]) -> None:
-    """Refuse data that are not those of what is done.
-
-    Raises
-    ------
-    ValueError
-        If a data set has changed.
-    """
+    """Refuse data that are not those of what is done. Raises ValueError if a data set has changed."""
     for cell in sweep.cells:
         progress = done.get(cell.digest) or done.get(cell.dense_digest)
         if progress is not None and progress.key != data(cell).key:
@@ -193,12 +181,8 @@ class Loop:
     def run(self, cells: Sequence[Settings]) -> list[Failure]:
         """Run all that is not done; return what failed.
 
-        Raises
-        ------
-        KeyboardInterrupt
-            If there was Ctrl-C.
-        OSError
-            If something cannot be written, or the executor takes no more tasks.
+        Raises KeyboardInterrupt if there was Ctrl-C; OSError if something cannot be written, or the executor takes no
+        more tasks.
         """
         for cell in cells:
             if progress := self._done.get(cell.digest):

@@ -107,10 +107,8 @@ def _begin(life: Connection, begin: Callable[[], None]) -> None:
 def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
     """The executor of a Dask cluster, and how many workers it has just then.
 
-    Raises
-    ------
-    ValueError
-        If `dask.distributed` is not installed, no scheduler is there, or its workers are not as they must be.
+    Raises ValueError if `dask.distributed` is not installed, no scheduler is there, or its workers are not as they must
+    be.
     """
     try:
         import dask

@@ -264,13 +264,7 @@ class Results:
         return "best.npz" if len(self.sweep.axis("dataset")) == 1 else f"best-{Path(name).stem}.npz"
 
     def write(self, folder: Path) -> None:
-        """Write `results.csv`, `results.jsonl`, `seconds.csv` and the best networks.
-
-        Raises
-        ------
-        OSError
-            If that cannot be done.
-        """
+        """Write `results.csv`, `results.jsonl`, `seconds.csv` and the best networks."""
         _write_csv(folder / "results.csv", COLUMNS, (map(_field, row.values()) for row in self._rows()))
         with atomic_write(folder / "results.jsonl") as file:
             for row in self._rows():

@@ -131,10 +131,7 @@ def run_sweep(
 def make_report(folder: Path) -> list[Path]:
     """Make the results and the report of a sweep's folder again, from what is done so far.
 
-    Raises
-    ------
-    ValueError
-        If it is no folder of a sweep, or no cell is begun.
+    Raises ValueError if it is no folder of a sweep, or no cell is begun.
     """
     file = folder / "sweep.toml"
     if not is_file(file):

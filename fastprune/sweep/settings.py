@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,44 +111,32 @@ def setting(
     default: Any,
     kind: Kind,
     help: str,
+    choices: Iterable[str] | None = None,
     *,
-    choices: Sequence[str] | None = None,
     group: str = "",
     key: str = "",
-    only: Mapping[str, Sequence[Any]] | None = None,
     of: str = "",
     stage: bool = False,
     dense: bool = True,
+    **only: str | bool,
 ) -> Any:
     """A field, and what is to be known of it.
 
-    `group` opens a group of flags in the help; `key` is the setting's name in flags and files, if not the field's;
-    `only` names the settings without which it does nothing; `of` says whose argument of the same name it is; a `stage`
-    may have a value of its own; `dense` training depends on it.
+    `group` opens a group of flags in the help; `key` is the setting's name in flags and files, if not the field's; `of`
+    says whose argument of the same name it is; a `stage` may have a value of its own; `dense` training depends on it.
+    All else are conditions: other settings, and their values (with | between) with which alone it does something.
     """
-    metadata = {"kind": kind, "help": help, "choices": choices, "group": group, "key": key, "only": only or {}}
-    return dataclasses.field(default=default, metadata=metadata | {"of": of, "stage": stage, "dense": dense})
+    needed = {name: tuple(v.split("|")) if isinstance(v, str) else (v,) for name, v in only.items()}
+    known = {"kind": kind, "help": help, "choices": choices and list(choices), "group": group, "key": key}
+    return dataclasses.field(
+        default=default, metadata=known | {"only": needed, "of": of, "stage": stage, "dense": dense}
+    )
 
 
 _trains = functools.partial(setting, of="Trainer", stage=True)
 _runs = functools.partial(setting, stage=True, dense=False)
-
-
-def _prunes(
-    default: Any, kind: Kind, help: str, *, only: Mapping[str, Sequence[Any]] | None = None, **more: Any
-) -> Any:
-    return setting(
-        default,
-        kind,
-        help,
-        only={"prune": (True,), **(only or {})},
-        **{"of": "Pruner", **more},
-        stage=True,
-        dense=False,
-    )
-
-
-_PERCENTILE, _STD, _BY_SPARSITY = ({"rule": (rule,)} for rule in ("percentile", "std", "sparsity"))
+_number = functools.partial(_runs, prune=True)
+_prunes = functools.partial(_number, of="Pruner")
 
 Stage = tuple[tuple[str, Any], ...]  # the settings of a stage that are its own, by name
 
@@ -163,105 +151,54 @@ class Settings:
     dataset: str = setting(
         "digits",
         TEXT,
-        "digits, mnist, fashion_mnist, breast_cancer, wine, binary_images, or a path ending in .npz or .csv "
-        "(classes only)",
+        "digits, mnist, fashion_mnist, breast_cancer, wine, binary_images, or a path ending in .npz or .csv (classes)",
         group="what to train (these settings and those below take several values, separated by commas, and numbers "
         "also a range, start:stop:count; the sweep runs all combinations)",
     )
-    holdout: float = setting(
-        0.1, REAL, "fraction of the training samples that only chooses the best network; 0 for none"
-    )
+    holdout: float = setting(0.1, REAL, "fraction of training samples that only chooses the best network; 0 for none")
     hidden: tuple[int, ...] = setting((300, 100), LIST, "units of the hidden layers: 300-100 is one network")
-    activation: str = setting("relu", TEXT, "activation of the hidden layers", choices=list(ACTIVATIONS), of="MLP")
-    initialization: str = setting("he", TEXT, "first weights", choices=INITIALIZATIONS, of="MLP")
+    activation: str = setting("relu", TEXT, "activation of the hidden layers", ACTIVATIONS, of="MLP")
+    initialization: str = setting("he", TEXT, "first weights", INITIALIZATIONS, of="MLP")
     epochs: int = setting(30, WHOLE, "epochs of dense training", group="how to train")
-    optimizer: str = setting("sgd", TEXT, "optimizer", choices=list(OPTIMIZERS), of="Trainer")
+    optimizer: str = setting("sgd", TEXT, "optimizer", OPTIMIZERS, of="Trainer")
     learning_rate: float = setting(0.1, REAL, "learning rate at the start of dense training", of="Trainer")
-    learning_rate_schedule: str = _trains(
-        "cosine", TEXT, "how the learning rate falls in each training", choices=list(LEARNING_RATES)
-    )
+    learning_rate_schedule: str = _trains("cosine", TEXT, "fall of the rate in each training", LEARNING_RATES)
     momentum: float = _trains(0.9, REAL, "momentum; Adam's beta_1")
-    nesterov: bool = _trains(False, FLAG, "Nesterov's momentum", only={"optimizer": ("sgd",)})
+    nesterov: bool = _trains(False, FLAG, "Nesterov's momentum", optimizer="sgd")
     batch_size: int = _trains(64, WHOLE, "samples of a step; 0 for all at once")
     l1: float = _trains(0.0, REAL, "L1 decay of the weights")
     l2: float = _trains(1e-4, REAL, "L2 decay of the weights")
-    input_dropout: float = _trains(
-        0.0, REAL, "fraction of the features dropped in training: good for images, bad for few features"
-    )
-    dropout: float = _trains(0.0, REAL, "fraction of the hidden units dropped in training")
+    input_dropout: float = _trains(0.0, REAL, "fraction of features dropped: good for images, bad for few features")
+    dropout: float = _trains(0.0, REAL, "fraction of hidden units dropped in training")
     scale_dropout: bool = _trains(True, FLAG, "less dropout in a layer as its weights go (Eq. 3)")
-    tolerance: float | None = _trains(
-        None, _or(REAL, "none", None), "end a training early if its loss falls by no more than this"
-    )
+    tolerance: float | None = _trains(None, _or(REAL, "none", None), "end a training if the loss falls by no more")
     patience: int = _trains(10, WHOLE, "for so many epochs")
     restore_best: bool = _trains(True, FLAG, "end each training in its best state, not the last")
-    prune: bool = _runs(
-        True,
-        FLAG,
-        "false: prune nothing, but train as long; the fair dense reference",
-        group="how to prune and retrain",
-    )
-    rule: str = _prunes("percentile", TEXT, "how a round's number becomes a mask", choices=list(RULES), of="")
+    prune: bool = _runs(True, FLAG, "false: train as long without pruning", group="how to prune and retrain")
+    rule: str = _number("percentile", TEXT, "how a round's number becomes a mask", RULES)
     rounds: int = _runs(22, WHOLE, "rounds of pruning")
-    q: float = _prunes(
-        20.0, REAL, "rule percentile: percent of the live weights pruned in the first round", only=_PERCENTILE, of=""
-    )
-    delta: float = _prunes(
-        0.0, REAL, "rule percentile: growth of q, q[i+1] = q[i] + delta * i", only=_PERCENTILE, of=""
-    )
-    quality: float = _prunes(
-        0.5, REAL, "rule std: threshold in standard deviations of the live weights", only=_STD, of=""
-    )
-    final_sparsity: float = _prunes(
-        0.98, SPARSITY, "rule sparsity: sparsity of the last round", key="sparsity", only=_BY_SPARSITY, of=""
-    )
-    schedule: str = _prunes(
-        "polynomial", TEXT, "rule sparsity: the way there", choices=list(SCHEDULES), only=_BY_SPARSITY, of=""
-    )
-    scope: str = _prunes("global", TEXT, "rank the weights of each layer alone, or all together", choices=SCOPES)
-    criterion: str = _prunes(
-        "magnitude",
-        TEXT,
-        "rules percentile, sparsity: what weights are ranked by",
-        choices=list(CRITERIA),
-        only={"rule": ("percentile", "sparsity")},
-    )
-    layer_rates: str = _prunes(
-        "uniform",
-        TEXT,
-        "rule sparsity, scope layer: what each layer keeps",
-        choices=LAYER_RATES,
-        only={**_BY_SPARSITY, "scope": ("layer",)},
-    )
+    q: float = _number(20.0, REAL, "percent of the live weights pruned in the first round", rule="percentile")
+    delta: float = _number(0.0, REAL, "growth of q, q[i+1] = q[i] + delta * i", rule="percentile")
+    quality: float = _number(0.5, REAL, "threshold in standard deviations of the live weights", rule="std")
+    final_sparsity: float = _number(0.98, SPARSITY, "sparsity of the last round", key="sparsity", rule="sparsity")
+    schedule: str = _number("polynomial", TEXT, "the way there", SCHEDULES, rule="sparsity")
+    scope: str = _prunes("global", TEXT, "rank the weights of each layer alone, or all together", SCOPES)
+    criterion: str = _prunes("magnitude", TEXT, "what weights are ranked by", CRITERIA, rule="percentile|sparsity")
+    layer_rates: str = _prunes("uniform", TEXT, "what each layer keeps", LAYER_RATES, rule="sparsity", scope="layer")
     ignored_layers: tuple[int, ...] = _prunes((), LIST, "layers left whole, from 0; =-1 is the output layer")
     min_keep: int = _prunes(0, WHOLE, "least number of live weights in each layer")
     grower: str | None = _prunes(
-        None,
-        _or(TEXT, "none", None),
-        "rule sparsity, scope layer: what brings weights back in each round",
-        choices=list(GROWERS),
-        only={**_BY_SPARSITY, "scope": ("layer",)},
+        None, _or(TEXT, "none", None), "what brings weights back", GROWERS, rule="sparsity", scope="layer"
     )
     drop_fraction: float = _prunes(
-        0.3,
-        REAL,
-        "fraction of the live weights that a grower replaces in the first round",
-        only={"grower": (*GROWERS,)},
+        0.3, REAL, "fraction of live weights that it replaces, falling to 0", grower="|".join(GROWERS)
     )
     retrain_epochs: int = _runs(15, WHOLE, "epochs of retraining in each round")
     fine_tune_epochs: int = _runs(0, WHOLE, "more epochs in the last round")
-    retrain_learning_rate: float | str = _runs(
-        0.1, _or(REAL, ADAPTIVE, ADAPTIVE), "learning rate at the start of each retraining"
-    )
-    restarts: bool = _runs(
-        True, FLAG, "start the learning-rate schedule anew in each round; false: one schedule over all rounds"
-    )
-    rewind_to: int | None = setting(
-        None, _or(WHOLE, "none", None), "epoch of dense training to whose weights each round goes back", stage=False
-    )
-    max_drop: float = setting(
-        0.01, REAL, "held-out accuracy that the best network may lose against the dense one", dense=False
-    )
+    retrain_learning_rate: float | str = _runs(0.1, _or(REAL, ADAPTIVE, ADAPTIVE), "learning rate of each retraining")
+    restarts: bool = _runs(True, FLAG, "begin the learning-rate schedule anew in each round; false: one for all rounds")
+    rewind_to: int | None = setting(None, _or(WHOLE, "none", None), "epoch of dense training to go back to each round")
+    max_drop: float = setting(0.01, REAL, "held-out accuracy that the best network may lose", dense=False)
     seed: int = setting(0, WHOLE, "seeds of weights, order of samples and dropout", key="seeds")
     stage: tuple[Stage, ...] = dataclasses.field(default=(), metadata={"dense": False, "of": "", "only": {}})
 
@@ -381,13 +318,7 @@ def written(value: Any) -> str:
 
 
 def values_of(key: str, field: Any, given: Any) -> tuple[Any, ...]:
-    """The values that are given of a setting, each once.
-
-    Raises
-    ------
-    ValueError
-        If they are not as described.
-    """
+    """The values that are given of a setting, each once. Raises ValueError if they are not as described."""
     kind: Kind = field.metadata["kind"]
 
     def refused(value: Any) -> ValueError:

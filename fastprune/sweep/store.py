@@ -96,10 +96,7 @@ class Cell:
     def from_text(cls, text: str, settings: Settings) -> "Cell":
         """What `to_text` wrote, for a cell of these settings or for another one that shares its dense network.
 
-        Raises
-        ------
-        ValueError
-            If it did not write this.
+        Raises ValueError if it did not write this.
         """
         first, _, lines = text.partition("\n")
         head = json.loads(first)
@@ -147,13 +144,7 @@ class Store:
         self._dense, self._rounds, self._cells = (self.store / name for name in ("dense", "rounds", "cells"))
 
     def check(self) -> None:
-        """Refuse a folder of other things, which a sweep could write over.
-
-        Raises
-        ------
-        ValueError
-            If there are some.
-        """
+        """Refuse a folder of other things, which a sweep could write over. Raises ValueError if there are some."""
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"out: expected a folder, got the file {str(self.folder)!r}")
         if self.folder.is_dir() and not self.store.is_dir() and any(self.folder.iterdir()):
@@ -165,12 +156,7 @@ class Store:
     def locked(self) -> Iterator[None]:
         """Keep other commands off the folder, which is made if need be, and clear away what was half written.
 
-        Raises
-        ------
-        ValueError
-            If another command works on it, or it is not a sweep's.
-        OSError
-            If it cannot be written to.
+        Raises ValueError if another command works on it, or it is not a sweep's; OSError if it cannot be written to.
         """
         self.check()
         for folder in (self._dense, self._rounds, self._cells, self.networks):
@@ -196,10 +182,7 @@ class Store:
     def load(self, cells: Sequence[Settings]) -> dict[str, Cell]:
         """What is done of each of these cells, by digest, and of their dense networks; those not begun are left out.
 
-        Raises
-        ------
-        ValueError
-            If a file is damaged.
+        Raises ValueError if a file is damaged.
         """
         for _ in range(_TRIES):
             try:
@@ -248,13 +231,7 @@ class Store:
         return len({Path(name).stem for name in _names(self._cells)} - {cell.digest for cell in cells})
 
     def state(self, cell: Settings, round: int) -> bytes:
-        """The state of a cell after a round that is kept.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged, or not there.
-        """
+        """The state of a cell after a round that is kept. Raises ValueError if the file is damaged, or not there."""
         path = self._path(cell, round)
         try:
             return read_npz(path)["state"].tobytes()
@@ -264,10 +241,7 @@ class Store:
     def add(self, progress: Cell, state: bytes) -> None:
         """Write down a cell's last round, and let go of what is no longer needed.
 
-        Raises
-        ------
-        OSError
-            If it cannot be written. What was written before is still there.
+        Raises OSError if it cannot be written. What was written before is still there.
         """
         cell, last, best = progress.settings, progress.count - 1, progress.best
         keep = {self._path(cell, last), self._path(cell, best)}

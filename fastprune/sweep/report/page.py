@@ -41,10 +41,7 @@ def write_report(results: Results, failures: Sequence[Failure], folder: Path) ->
     path
         Of the page.
 
-    Raises
-    ------
-    OSError
-        If they cannot be written.
+    Raises OSError if they cannot be written.
     """
     names = list(dict.fromkeys(cell.settings.dataset for cell in results.cells))
     finished = sum(cell.finished for cell in results.cells)
