@@ -199,7 +199,7 @@ TRAIN = {"x_train": np.ones((6, 2)), "y_train": np.arange(6) % 2}
         (
             "cifar",
             None,
-            "name: expected 'digits', 'mnist', 'fashion_mnist', 'breast_cancer', 'wine', 'binary_images' or a path .*, got 'cifar'",
+            "name: expected 'digits', 'mnist', 'fashion_mnist', .*, 'binary_images' or a path .*, got 'cifar'",
         ),
         ("missing.csv", None, "which is not a file"),
         ("bad.csv", "1,2,0\n3,4,b\n", "line 2: expected numbers, got 'b'"),

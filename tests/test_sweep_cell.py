@@ -231,14 +231,6 @@ def test_a_worker_asks_for_data_once(data, monkeypatch):
     assert work(task) is None
 
 
-def test_a_worker_on_the_same_machine_reads_data_itself(data, monkeypatch):
-    monkeypatch.setattr(cell, "_known", {})
-    monkeypatch.setattr(cell, "_sources", {})
-    cell.read_here({data.key: cell.Source("digits", None, 0.1), "other": cell.Source("wine", None, 0.1)})
-    assert work(Task(SHORT, 0, None, 1, data.key)) is not None
-    assert work(Task(SHORT, 0, None, 1, "other")) is None  # what is there is not what was asked for
-
-
 def test_a_state_is_a_network_of_the_library(data, tmp_path):
     states, records = rounds(SHORT, data)
     network = saved_network(SHORT, states[-1])

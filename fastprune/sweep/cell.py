@@ -3,7 +3,7 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastprune import check
 from fastprune.blas import one_blas_thread
-from fastprune.datasets import Dataset, load_dataset
+from fastprune.datasets import Dataset
 from fastprune.kernels.layout import Floats
 from fastprune.network import MLP
 from fastprune.pruner import Pruner
@@ -116,34 +116,10 @@ class Task:
     data: Data | None = None
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where data can be read: a data set's name, its folder, and the part held out."""
-
-    dataset: str
-    data_dir: str | None
-    holdout: float
-
-    def read(self) -> Data:
-        """Read them. Raises ValueError if there is no such data set, or it is not for classification."""
-        try:
-            dataset = load_dataset(self.dataset, self.data_dir)
-        except ValueError as error:
-            message = str(error)
-            raise ValueError(f"dataset{message[4:]}" if message.startswith("name:") else message) from None
-        return Data.of(dataset, self.holdout)
-
-
 _SCANNED = 5000  # training samples for sensitivity curves, where none are held out
 _MOST = 4
 _MOST_ROUNDS = 1_000_000
 _known: dict[str, Data] = {}  # by key, to this process; the latest last
-_sources: dict[str, Source] = {}
-
-
-def read_here(sources: Mapping[str, Source]) -> None:
-    """Let this process read data itself: it is on the machine of whoever sends tasks, who has just read them."""
-    _sources.update(sources)
 
 
 def work(task: Task) -> tuple[bytes, Record] | None:
@@ -152,8 +128,6 @@ def work(task: Task) -> tuple[bytes, Record] | None:
     So data cross to a worker once, and it needs no disk in common with whoever sends tasks.
     """
     data = task.data or _known.pop(task.key, None)
-    if data is None and task.key in _sources:
-        data = _sources[task.key].read()
     if data is None or data.key != task.key:
         return None
     _known[task.key] = data

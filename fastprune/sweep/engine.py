@@ -5,7 +5,6 @@ depend on who ran what, nor on how often the sweep was stopped.
 """
 
 import dataclasses
-import functools
 import queue
 import signal
 import threading
@@ -18,9 +17,9 @@ from typing import Protocol
 
 import numpy as np
 
-from fastprune.datasets import Dataset
+from fastprune.datasets import Dataset, load_dataset
 from fastprune.records import DivergenceError
-from fastprune.sweep.cell import Data, Record, Source, Task, advance, read_here, work
+from fastprune.sweep.cell import Data, Record, Task, advance, work
 from fastprune.sweep.config import Sweep
 from fastprune.sweep.executors import Processes, cluster
 from fastprune.sweep.settings import Settings
@@ -71,20 +70,17 @@ class _Job:
 
 
 def load_data(sweep: Sweep) -> Callable[[Settings], Data]:
-    """Read the data of a sweep, and tell those of a cell.
-
-    Raises ValueError if there is no such data set, or it is not for classification.
-    """
-    data: dict[Source, Data] = {}
+    """Read the data of a sweep, and tell a cell's. Raises ValueError if a data set is not there, or not for classes."""
+    found: dict[tuple[str, float], Data] = {}
     for cell in sweep.cells:
-        source = _source(sweep, cell)
-        if source not in data:
-            data[source] = source.read()
-    return lambda cell: data[_source(sweep, cell)]
-
-
-def _source(sweep: Sweep, cell: Settings) -> Source:
-    return Source(cell.dataset, sweep.data_dir, cell.holdout)
+        if (cell.dataset, cell.holdout) not in found:
+            try:
+                dataset = load_dataset(cell.dataset, sweep.data_dir)
+            except ValueError as error:
+                message = str(error)
+                raise ValueError(f"dataset{message[4:]}" if message.startswith("name:") else message) from None
+            found[cell.dataset, cell.holdout] = Data.of(dataset, cell.holdout)
+    return lambda cell: found[cell.dataset, cell.holdout]
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def deferred_interrupts() -> Iterator[Events]:
 
 
 @contextmanager
-def workers_of(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Workers]:
+def workers_of(sweep: Sweep) -> Iterator[Workers]:
     """The workers that a sweep names: processes of this machine, each with its share of the cores, or a cluster.
 
     Raises ValueError if there is no such cluster.
@@ -129,7 +125,7 @@ def workers_of(sweep: Sweep, data: Callable[[Settings], Data]) -> Iterator[Worke
         return
     cores = count_threads("jobs", -1)
     jobs = min(cores if sweep.jobs == -1 else sweep.jobs, len(sweep.cells))
-    processes = Processes(jobs, functools.partial(read_here, {data(c).key: _source(sweep, c) for c in sweep.cells}))
+    processes = Processes(jobs)
     try:
         yield Workers(processes, lambda: jobs, sweep.threads or max(1, cores // jobs))
     finally:

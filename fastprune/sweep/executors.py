@@ -23,19 +23,13 @@ _PATIENCE = 10  # seconds, with a cluster
 class Processes(Executor):
     """Spawned processes, each in a pool of its own: one that dies takes no task with it but its own, and is replaced.
 
-    Parameters
-    ----------
-    count : int
-        How many; `submit` waits while all are busy.
-    begin : callable
-        Called in each process before its first task.
+    `submit` waits while all `count` of them are busy.
     """
 
-    def __init__(self, count: int, begin: Callable[[], None]) -> None:
+    def __init__(self, count: int) -> None:
         self._context = multiprocessing.get_context("spawn")
         # Workers live as long as this end of the pipe is open: until it is closed, or this process ends, even killed.
         self._life, self._held = self._context.Pipe(duplex=False)
-        self._begin = begin
         self._idle: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         self._pools = {self._pool() for _ in range(count)}
         for pool in self._pools:
@@ -73,7 +67,7 @@ class Processes(Executor):
         self._idle.put(pool)
 
     def _pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, _begin, (self._life, self._begin))
+        return ProcessPoolExecutor(1, self._context, _begin, (self._life,))
 
 
 @contextmanager
@@ -89,7 +83,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(life: Connection, begin: Callable[[], None]) -> None:
+def _begin(life: Connection) -> None:
     """Make a worker leave Ctrl-C to the process that it works for, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
@@ -100,7 +94,6 @@ def _begin(life: Connection, begin: Callable[[], None]) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    begin()
 
 
 @contextmanager

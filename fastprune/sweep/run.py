@@ -97,7 +97,7 @@ def run_sweep(
     if given is None and sweep.cluster is None and not is_compiled(train_steps):
         display.compiling()
         compile_kernels()
-    hired = workers_of(sweep, data) if given is None else contextlib.nullcontext(given)
+    hired = workers_of(sweep) if given is None else contextlib.nullcontext(given)
     with deferred_interrupts() as events, hired as pool, store.locked():
         done = store.load(sweep.cells)
         check_data(sweep, data, done)
