@@ -14,7 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fastprune.sweep import config
+from fastprune.sweep.config import OPTIONS, Grid
+from fastprune.sweep.settings import FIELDS
+from fastprune.sweep.settings import written as as_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -124,18 +126,19 @@ def described(fields):
     """A table of settings, as the command's help has them."""
     lines = ["| setting | meaning | default |", "| --- | --- | --- |"]
     for name, field in fields.items():
-        setting = field.metadata
-        flag = f"--{(setting['key'] or name).replace('_', '-')}"
-        choices = f": {', '.join(setting['choices'])}" if setting["choices"] else ""
-        defaults = config.Sweep({}).axis(name) if name in config.FIELDS else (field.default,)
-        default = "" if defaults == (None,) else f"`{','.join(map(config.written, defaults))}`"
-        lines.append(f"| `{flag}` | {setting['help']}{choices} | {default} |")
+        about = field.metadata
+        flag = f"--{(about['key'] or name).replace('_', '-')}"
+        choices = f": {', '.join(about['choices'])}" if about["choices"] else ""
+        defaults = Grid({}).axis(name) if name in FIELDS else (field.default,)
+        default = "" if name in OPTIONS and defaults == (None,) else f"`{','.join(map(as_text, defaults))}`"
+        lines.append(f"| `{flag}` | {about['help']}{choices} | {default} |")
     return "\n".join(lines) + "\n"
 
 
+SETTINGS = {name: field for name, field in FIELDS.items() if "help" in field.metadata}  # but not the stages
 PARTS = {
-    (DOCS / "sweeps.md", "settings"): lambda _: described(config.FIELDS),
-    (DOCS / "sweeps.md", "options"): lambda _: described(config.OPTIONS),
+    (DOCS / "sweeps.md", "settings"): lambda _: described(SETTINGS),
+    (DOCS / "sweeps.md", "options"): lambda _: described(OPTIONS),
     (README, "speed"): highlights,
     (DOCS / "benchmarks.md", "benchmarks"): tables,
     (DOCS / "results.md", "study"): study,
