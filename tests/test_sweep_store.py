@@ -248,10 +248,20 @@ def test_a_smaller_grid_says_what_it_leaves_out(whole, tmp_path, capsys):
     assert outcome(folder) == outcome(whole)
 
 
+@pytest.fixture
+def hasty():
+    """Let threads take turns so often that one sees what another has only half done."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_it_can_be_looked_at_while_it_runs(tmp_path):
     """Files come and go under the reader's hands."""
     cells = Sweep.of({"hidden": "20-10", "epochs": 8, "retrain_epochs": 4, "rounds": 40, "q": 5}).cells
-    line = [*SMALL, "--rounds", "40", "--q", "5", "--seeds", "0", "--out", tmp_path / "out"]
+    line = [*SMALL, "--rounds", "40", "--q", "5", "--seeds", "0,1", "--out", tmp_path / "out"]
     with ThreadPoolExecutor(1) as pool:
         running, seen = pool.submit(run_here, *line), set()
         while not running.done():
