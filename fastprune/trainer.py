@@ -45,8 +45,8 @@ class Trainer(check.Checked):
         Decay, at least 0: l1 * sign(w) + l2 * w is added to the gradient of each weight, but not of biases. `l2` is
         PyTorch's `weight_decay`.
     input_dropout : float, default 0.0
-        Probability of setting a feature of a sample to 0 in training, in [0, 1); the others are scaled up. (Srivastava
-        et al. 2014 also drop inputs; pruned networks gain most from it, because they rely on few inputs.)
+        Probability of setting a feature of a sample to 0 in training, in [0, 1); the others are scaled up (Srivastava
+        et al. 2014). It helps with images, most of all pruned networks, and does harm where features are few.
     dropout : float, default 0.0
         The same for hidden units.
     scale_dropout : bool, default True

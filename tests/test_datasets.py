@@ -72,6 +72,39 @@ def test_mnist_refuses_what_is_not_mnist(tmp_path, monkeypatch):
             fp.load_dataset("mnist", data_dir=tmp_path)
 
 
+needs_fashion = pytest.mark.skipif(not mnist.DEBIAN.is_dir(), reason="the package dataset-fashion-mnist is missing")
+
+
+@needs_fashion
+def test_fashion_mnist(tmp_path, monkeypatch):
+    """From Debian's folder, also beside MNIST; from a folder of its own, or from a subfolder of one with MNIST."""
+    monkeypatch.delenv("FASTPRUNE_DATA", raising=False)
+    data = fp.load_dataset("fashion_mnist")
+    assert (data.x_train.shape, data.x_test.shape) == ((60000, 784), (10000, 784))
+    assert (data.x_train.dtype, data.y_train.dtype, data.name) == (np.float32, np.int64, "fashion_mnist")
+    assert np.bincount(data.y_train).tolist() == [6000] * 10
+    assert round(float(data.x_train.mean()), 4) == 0.2860
+    assert np.array_equal(fp.load_dataset("fashion_mnist", MNIST).x_test, data.x_test)
+    monkeypatch.setattr(mnist, "DEBIAN", tmp_path / "nowhere")
+    (tmp_path / "fashion_mnist").mkdir()
+    for name in mnist.FASHION_DIGESTS:
+        content = Path("/usr/share/datasets/fashion-mnist", f"{name}.gz").read_bytes()
+        (tmp_path / "fashion_mnist" / f"{name}.gz").write_bytes(content)
+        (tmp_path / f"{name}.gz").write_bytes((MNIST / f"{name}.gz").read_bytes())
+    for folder in (tmp_path, tmp_path / "fashion_mnist"):
+        assert np.array_equal(fp.load_dataset("fashion_mnist", folder).y_test, data.y_test)
+    assert fp.load_dataset("mnist", tmp_path).y_test[:4].tolist() == [7, 2, 1, 0]
+
+
+def test_fashion_mnist_refuses_mnist_and_says_where_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "DEBIAN", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"data_dir: expected the Fashion-MNIST files \(Debian's package dataset-fash"):
+        fp.load_dataset("fashion_mnist", MNIST)
+    monkeypatch.setenv("FASTPRUNE_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=r"FASTPRUNE_DATA: expected the Fashion-MNIST files .*without train-images"):
+        fp.load_dataset("fashion_mnist")
+
+
 @pytest.fixture
 def server():
     """A web server on this machine, its address, and the requests it has had."""
