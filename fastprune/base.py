@@ -27,18 +27,10 @@ _NAMES = {code: name for name, code in ACTIVATIONS.items()}
 
 
 class Network:
-    """Base of `MLP` and `FrozenMLP`.
+    """Base of `MLP` and `FrozenMLP`."""
 
-    Attributes
-    ----------
-    state : State
-        The parameters and everything else that training and pruning change.
-    loss : str or None
-        Loss, which says what the outputs mean; None if it is not known yet.
-    """
-
-    state: State
-    loss: str | None
+    state: State  # the parameters and everything else that training and pruning change
+    loss: str | None  # says what the outputs mean; None if it is not known yet
     _frozen: ClassVar[bool]
 
     @cached_property  # because a prediction of one sample takes a few microseconds

@@ -23,10 +23,7 @@ _HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0, (3, 0)
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; sync it and rename it to `path` if the block succeeds.
 
-    Raises
-    ------
-    OSError
-        If the folder cannot be written to. An existing file at `path` is then untouched.
+    If the folder cannot be written to (OSError), an existing file at `path` is untouched.
     """
     target = Path(path)
     part = target.with_name(f".{secrets.token_hex(8)}.part")
@@ -42,23 +39,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, os.fspath(part)):
             raise OSError(error.errno, error.strerror, os.fspath(target)) from error  # with the name the caller knows
         raise
-    _sync_folder(target.parent)
+    if os.name == "posix":  # make the rename durable, where folders can be opened (not on Windows)
+        handle = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file with `atomic_write`."""
     with atomic_write(path) as file:
         file.write(text.encode())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename durable, on systems where folders can be opened (not Windows)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def remove_parts(folder: Path) -> None:
@@ -68,13 +60,7 @@ def remove_parts(folder: Path) -> None:
 
 
 def regular(path: str | os.PathLike[str]) -> Path:
-    """Return the path if it is a regular file; reading from others, such as pipes, might never end.
-
-    Raises
-    ------
-    OSError, ValueError
-        If there is no such file, or no file can have that name.
-    """
+    """Return the path if it is a regular file, else raise OSError or ValueError; reading a pipe might never end."""
     file = Path(path)
     if not stat.S_ISREG(file.stat().st_mode):
         raise OSError(errno.EINVAL, "Not a regular file", str(file))
@@ -93,12 +79,9 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 def read_npz(
     source: str | os.PathLike[str] | IO[bytes], names: Sequence[str] | None = None
 ) -> dict[str, npt.NDArray[Any]]:
-    """Read the named arrays, or all, of an `.npz` file, given by name or opened. Pickles are refused.
+    """Read the named arrays, or all, of an `.npz` file, given by name or opened.
 
-    Raises
-    ------
-    ValueError
-        If there is no such file, or it is not an archive, is truncated or is damaged in any way.
+    A ValueError says if there is no such file, or if it is no archive, truncated, damaged in any way, or holds pickles.
     """
     try:
         with regular(source).open("rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:

@@ -65,13 +65,7 @@ class Selector:
     drop_fraction: float = 0.0  # in this round
 
     def check(self, rule: str, of_schedule: str) -> None:
-        """Check that the settings are compatible with each other and with the rule of a prune.
-
-        Raises
-        ------
-        ValueError
-            If they are not.
-        """
+        """Check that the settings are compatible with each other and with the rule of a prune."""
         if self.layer_rates != "uniform" and (of_schedule != "sparsity" or self.scope != "layer"):
             raise ValueError(
                 f"layer_rates: expected rule 'sparsity' and scope 'layer' with {self.layer_rates!r}, got "

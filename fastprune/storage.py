@@ -48,27 +48,13 @@ class Pattern(NamedTuple):
 
 @dataclass(frozen=True)
 class Storage:
-    """Where the parameters lie.
+    """Where the parameters lie. Sparse layers store only live weights."""
 
-    Attributes
-    ----------
-    sizes : list of int
-        Units of each level.
-    execution : list of str
-        How each layer should be stored: "dense", "sparse", or "auto" (by the rule).
-    patterns : list of Pattern or None
-        Pointers and columns of each sparse layer; None for a dense layer.
-    live : ndarray of uint8 (P,)
-        1 where a stored parameter is live. Sparse layers store only live weights.
-    layout : Layout
-        The same information in the form that kernels take.
-    """
-
-    sizes: list[int]
-    execution: list[str]
-    patterns: list[Pattern | None]
-    live: Bytes
-    layout: Layout
+    sizes: list[int]  # units of each level
+    execution: list[str]  # how each layer should be stored: "dense", "sparse", or "auto" (by the rule)
+    patterns: list[Pattern | None]  # of each sparse layer; None for a dense layer
+    live: Bytes  # (P,): 1 where a stored parameter is live
+    layout: Layout  # the same information in the form that kernels take
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
@@ -168,13 +154,7 @@ class Storage:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> "Storage":
-        """Rebuild a storage from the output of `to_arrays`; other arrays are ignored.
-
-        Raises
-        ------
-        ValueError, KeyError
-            If the arrays are not output of `to_arrays`.
-        """
+        """Rebuild a storage from the output of `to_arrays`, which is checked; other arrays are ignored."""
         sizes, execution, activation = (arrays[name].tolist() for name in ("sizes", "execution", "activation"))
         if arrays["sizes"].dtype.kind not in "iu" or arrays["sizes"].ndim != 1 or len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"sizes: expected the units of at least two levels, got {sizes}")
@@ -227,11 +207,6 @@ def from_positions(
     """Make the storage in which each layer has the live weights at these ascending positions (see `Storage.positions`).
 
     None means all weights. In a dense layer, `live` is 1 at these positions only.
-
-    Raises
-    ------
-    ValueError
-        See `stored_sparsely`.
     """
     patterns: list[Pattern | None] = []
     marks: list[Bytes] = []
@@ -242,9 +217,8 @@ def from_positions(
             marks.append(np.ones(count, np.uint8))
         else:
             patterns.append(None)
-            mark = np.full(fan_in * fan_out, where is None, np.uint8)
-            if where is not None:
-                mark[where] = 1
+            mark = np.zeros(fan_in * fan_out, np.uint8)
+            mark[slice(None) if where is None else where] = 1
             marks.append(mark)
     marks.append(np.ones(sum(sizes[1:]), np.uint8))
     return _storage(sizes, execution, patterns, np.concatenate(marks), activation)
@@ -253,10 +227,7 @@ def from_positions(
 def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_total_weights: Sequence[int]) -> list[Ints | None]:
     """Return the positions of each layer's live weights from the arrays `gaps_0`, `gaps_1`, ...; None if all are live.
 
-    Raises
-    ------
-    ValueError
-        If a position is outside its layer.
+    Positions outside their layer are refused.
     """
     positions: list[Ints | None] = []
     for layer, size in enumerate(layer_total_weights):
@@ -279,13 +250,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Floats:
 
 
 def stored_sparsely(execution: str, fan_in: int, fan_out: int, live: int) -> bool:
-    """Whether a layer is stored sparse, according to `execution` or the rule.
-
-    Raises
-    ------
-    ValueError
-        If the layer is too large for 32-bit indices.
-    """
+    """Whether a layer is stored sparse, by `execution` or the rule; refuses one too large for 32-bit indices."""
     sparse = runs_sparse(fan_in, fan_out, live) if execution == "auto" else execution == "sparse"
     if sparse and max(live, fan_in, fan_out) > _MOST:
         raise ValueError(
