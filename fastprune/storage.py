@@ -30,7 +30,8 @@ _BLOCK_UNITS = 128
 _BLOCK_WEIGHTS = 24
 
 _INDEX = np.int32
-_NOTHING, _NO_INDICES = np.empty(0, np.int64), np.empty(0, _INDEX)
+_NO_INDICES = np.empty(0, _INDEX)
+_NOTHING = np.empty(0, np.int64), _NO_INDICES, _NO_INDICES
 _MOST = 2**31 - 1
 
 
@@ -269,21 +270,14 @@ def _storage(
     sizes: list[int], execution: list[str], patterns: list[Pattern | None], live: Bytes, activation: int
 ) -> Storage:
     units = _units(sizes, patterns)
-    starts_out, others_out, starts_in, others_in, positions_in = [], [], [], [], []
+    by_output, by_input = [_NOTHING] * len(patterns), [_NOTHING] * len(patterns)
     for layer, w in enumerate(patterns):
-        starts, columns = _NOTHING, _NO_INDICES
-        back = _NOTHING, _NO_INDICES, _NO_INDICES
         if w is not None:
-            starts, columns = _table(w.pointers, w.columns, sizes[layer])[:, units[layer + 1]], w.columns
+            starts = _table(w.pointers, w.columns, sizes[layer])[:, units[layer + 1]]
+            by_output[layer] = starts, w.columns, _NO_INDICES
             if layer > 0:
-                back = _mirror(w, sizes[layer], units[layer], units[layer + 1])
-        starts_out.append(starts)
-        others_out.append(columns)
-        starts_in.append(back[0])
-        others_in.append(back[1])
-        positions_in.append(back[2])
-    outputs = Lines(_bounds(starts_out), _flat(starts_out), _bounds(others_out), _flat(others_out), _NO_INDICES)
-    inputs = Lines(_bounds(starts_in), _flat(starts_in), _bounds(others_in), _flat(others_in), _flat(positions_in))
+                by_input[layer] = _mirror(w, sizes[layer], units[layer], units[layer + 1])
+    outputs, inputs = _lines(by_output), _lines(by_input)
     # Views, so that the indices are stored only once.
     columns_of = [outputs.others[low:high] for low, high in pairwise(outputs.entries)]
     patterns = [w and Pattern(w.pointers, columns) for w, columns in zip(patterns, columns_of, strict=True)]
@@ -343,6 +337,12 @@ def _mirror(w: Pattern, fan_in: int, below: Indices, above: Indices) -> tuple[In
     by_input = csr_array((positions, w.columns[positions], pointers.astype(_INDEX)), shape).tocsc()
     outputs = by_input.indices.astype(_INDEX)
     return _table(by_input.indptr.astype(np.int64), outputs, used.size)[:, below], outputs, by_input.data
+
+
+def _lines(layers: Sequence[tuple[Ints, Indices, Indices]]) -> Lines:
+    """Join table, other units and positions of each layer."""
+    starts, others, positions = zip(*layers, strict=True)
+    return Lines(_bounds(starts), _flat(starts), _bounds(others), _flat(others), _flat(positions))
 
 
 def _bounds(parts: Sequence[npt.NDArray[Any]]) -> Ints:
