@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 
 from fastprune import check
 from fastprune.criteria import Criterion, criterion
-from fastprune.evaluation import LabelledSet, checked_samples, loss_of
+from fastprune.evaluation import LabelledSet, checked_samples, loss_of, training_set
 from fastprune.gradients import MeanGradient
 from fastprune.growers import GROWERS
 from fastprune.progress import Callback, shown
 from fastprune.records import Amount, PruneHistory, PruneRecord
-from fastprune.rounds import OnRound, Plan, goes_back_to, prune, run_rounds
+from fastprune.rounds import ADAPTIVE, OnRound, Plan, goes_back_to, prune, run_rounds
 from fastprune.rules import RULES
 from fastprune.schedules import LearningRates, amounts, cosine
 from fastprune.selection import LAYER_RATES, SCOPES, Selection, Selector, check_amount
@@ -352,17 +352,32 @@ class Pruner(check.Checked):
         self._check(self.rule)
         self._check_schedule()
         check.callback("callback", callback, "a Progress")
-        plan = Plan.of(
-            self,
-            (x, y),
-            epochs,
-            learning_rate=learning_rate,
-            learning_rate_schedule=learning_rate_schedule,
+        check.callback("on_round", on_round, "a RoundRecord")
+        trainer, network, length = self.trainer, self.trainer.network, len(self.schedule)
+        adaptive = learning_rate == ADAPTIVE
+        if isinstance(learning_rate, str):
+            check.one_of("learning_rate", learning_rate, [ADAPTIVE])
+            learning_rate = None
+        rate, schedule = trainer._rate(learning_rate, learning_rate_schedule)
+        if not check.boolean("restarts", restarts) and adaptive:
+            raise ValueError("restarts: expected True with the learning rate 'adaptive', got False")
+        if rewind_to is not None:
+            trainer._rewound("rewind_to", rewind_to)
+            live, total = rewind_to.storage.layer_live_weights, rewind_to.storage.layer_total_weights
+            if self.grower and any(live[layer] < total[layer] for layer in self.prunable_layers):
+                raise ValueError("rewind_to: with a grower, expected a state with all weights live, got a pruned one")
+        loss = loss_of(network, y)
+        plan = Plan(
+            data=training_set(network, x, y, loss, trainer.seed),
+            loss=loss,
+            validation=None if validation is None else checked_samples(network, "validation", validation, loss),
+            test=None if test is None else checked_samples(network, "test", test, loss),
+            epochs=_lengths(epochs, length),
+            stop=length if rounds is None else min(length, self.round + check.integer("rounds", rounds, 0)),
+            learning_rate=None if adaptive else rate,
+            schedule=schedule,
             restarts=restarts,
             rewind_to=rewind_to,
-            rounds=rounds,
-            validation=validation,
-            test=test,
             on_round=on_round,
         )
         with shown(check.boolean("progress", progress), callback) as told:
@@ -459,6 +474,17 @@ class Pruner(check.Checked):
 
     def _checked(self, name: str, rule: str, amount: Amount) -> Amount:
         return check_amount(name, rule, amount, self._selector(), self.trainer.network)
+
+
+def _lengths(epochs: int | Sequence[int], rounds: int) -> list[int]:
+    """Epochs of each round of the schedule."""
+    if isinstance(epochs, np.ndarray):
+        epochs = epochs.tolist()
+    if not isinstance(epochs, Sequence) or isinstance(epochs, str):
+        return [check.integer("epochs", epochs, 0)] * rounds
+    if len(epochs) != rounds:
+        raise ValueError(f"epochs: expected one number for each of {rounds} rounds, got {len(epochs)}")
+    return [check.integer(f"epochs[{i}]", number, 0) for i, number in enumerate(epochs)]
 
 
 def _layers(name: str, value: Any) -> list[Any]:

@@ -356,23 +356,22 @@ class PruneHistory(list[RoundRecord]):
 
     def warn(self, stacklevel: int) -> None:
         """Warn the caller of `run` about a failed round or networks with one answer."""
+        faults = []
         if self and self[-1].failed:
             record = self[-1]
             ends = ", then ".join(event.kind for event in record.events if event.kind in ("collapsed", "diverged"))
-            warnings.warn(
+            faults.append(
                 f"round {record.round} failed and ended the run: retraining {ends}. The network is as it was before "
-                f"this round. {HELP}, or smaller pruning steps",
-                TrainingWarning,
-                stacklevel=stacklevel,
+                f"this round. {HELP}, or smaller pruning steps"
             )
         rounds = [str(record.round) for record in self if Event("one answer") in record.events]
         if rounds:
-            warnings.warn(
+            faults.append(
                 f"after {'round' if len(rounds) == 1 else 'rounds'} {', '.join(rounds)} the network gives one answer "
-                "for all training samples, although its probabilities differ",
-                TrainingWarning,
-                stacklevel=stacklevel,
+                "for all training samples, although its probabilities differ"
             )
+        for fault in faults:
+            warnings.warn(fault, TrainingWarning, stacklevel=stacklevel)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return one flat dictionary per round, for a data frame; nested values get keys like `after_test_loss`."""

@@ -5,23 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastprune import check
-from fastprune.evaluation import (
-    LabelledSet,
-    TrainingSet,
-    checked_samples,
-    evaluate,
-    evaluate_training,
-    labels_differ,
-    loss_of,
-    training_set,
-)
+from fastprune.evaluation import TrainingSet, evaluate, evaluate_training, labels_differ
 from fastprune.gradients import MeanGradient
 from fastprune.kernels.layout import Floats, Samples
 from fastprune.progress import Callback, ends
@@ -38,7 +28,7 @@ from fastprune.records import (
     Scores,
 )
 from fastprune.rules import RULES, to_unit
-from fastprune.schedules import LearningRates, learning_rates, part_of
+from fastprune.schedules import LearningRates, part_of
 from fastprune.selection import Selection
 from fastprune.state import State
 from fastprune.team import Threads
@@ -56,7 +46,7 @@ RETRY = 0.1  # factor on the learning rate for the second attempt at retraining
 
 @dataclass(frozen=True)
 class Plan:
-    """The checked arguments of `Pruner.run`."""
+    """The arguments of `Pruner.run`, which checks them."""
 
     data: TrainingSet
     loss: str
@@ -69,73 +59,6 @@ class Plan:
     restarts: bool
     rewind_to: State | None
     on_round: OnRound | None
-
-    @classmethod
-    def of(
-        cls,
-        pruner: Pruner,
-        train: LabelledSet,
-        epochs: int | Sequence[int],
-        *,
-        learning_rate: float | str | None,
-        learning_rate_schedule: str | LearningRates | None,
-        restarts: bool,
-        rewind_to: State | None,
-        rounds: int | None,
-        validation: LabelledSet | None,
-        test: LabelledSet | None,
-        on_round: OnRound | None,
-    ) -> Plan:
-        """Check the arguments of `Pruner.run`."""
-        trainer, network = pruner.trainer, pruner.trainer.network
-        adaptive = learning_rate == ADAPTIVE
-        rate = trainer.learning_rate
-        if isinstance(learning_rate, str):
-            check.one_of("learning_rate", learning_rate, [ADAPTIVE])
-        elif learning_rate is not None:
-            rate = check.number("learning_rate", learning_rate, "(0, inf)")
-        schedule = trainer.learning_rate_schedule
-        if learning_rate_schedule is not None:
-            schedule = learning_rates("learning_rate_schedule", learning_rate_schedule)
-        lengths = _lengths(epochs, len(pruner.schedule))
-        stop = len(pruner.schedule)
-        if rounds is not None:
-            stop = min(stop, pruner.round + check.integer("rounds", rounds, 0))
-        if not check.boolean("restarts", restarts) and adaptive:
-            raise ValueError("restarts: expected True with the learning rate 'adaptive', got False")
-        if rewind_to is not None:
-            trainer._rewound("rewind_to", rewind_to)
-            then = rewind_to.storage
-            if pruner.grower and any(
-                then.layer_live_weights[layer] < then.layer_total_weights[layer] for layer in pruner.prunable_layers
-            ):
-                raise ValueError("rewind_to: with a grower, expected a state with all weights live, got a pruned one")
-        check.callback("on_round", on_round, "a RoundRecord")
-        loss = loss_of(network, train[1])
-        return cls(
-            data=training_set(network, *train, loss, trainer.seed),
-            loss=loss,
-            validation=None if validation is None else checked_samples(network, "validation", validation, loss),
-            test=None if test is None else checked_samples(network, "test", test, loss),
-            epochs=lengths,
-            stop=stop,
-            learning_rate=None if adaptive else rate,
-            schedule=schedule,
-            restarts=restarts,
-            rewind_to=rewind_to,
-            on_round=on_round,
-        )
-
-
-def _lengths(epochs: int | Sequence[int], rounds: int) -> list[int]:
-    """Epochs of each round of the schedule."""
-    if isinstance(epochs, np.ndarray):
-        epochs = epochs.tolist()
-    if not isinstance(epochs, Sequence) or isinstance(epochs, str):
-        return [check.integer("epochs", epochs, 0)] * rounds
-    if len(epochs) != rounds:
-        raise ValueError(f"epochs: expected one number for each of {rounds} rounds, got {len(epochs)}")
-    return [check.integer(f"epochs[{i}]", number, 0) for i, number in enumerate(epochs)]
 
 
 def run_rounds(pruner: Pruner, plan: Plan, callback: Callback | None) -> PruneHistory:

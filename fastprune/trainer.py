@@ -229,11 +229,7 @@ class Trainer(check.Checked):
         (0.0, 200)
         """
         epochs = check.integer("epochs", epochs, 0)
-        rate = self.learning_rate if learning_rate is None else learning_rate
-        rate = check.number("learning_rate", rate, "(0, inf)")
-        schedule = self.learning_rate_schedule
-        if learning_rate_schedule is not None:
-            schedule = learning_rates("learning_rate_schedule", learning_rate_schedule)
+        rate, schedule = self._rate(learning_rate, learning_rate_schedule)
         check.callback("callback", callback, "a Progress")
         loss = loss_of(self.network, y, loss)
         data = training_set(self.network, x, y, loss, self.seed)
@@ -381,6 +377,12 @@ class Trainer(check.Checked):
         """
         self._check_state("state", state)
         self.network.state = replace(state.copy(), owner=self._owner)
+
+    def _rate(self, rate: float | None, schedule: str | LearningRates | None) -> tuple[float, LearningRates]:
+        """Return the learning rate and its schedule, the trainer's where None is given."""
+        rate = self.learning_rate if rate is None else check.number("learning_rate", rate, "(0, inf)")
+        schedule = self.learning_rate_schedule if schedule is None else schedule
+        return rate, learning_rates("learning_rate_schedule", schedule)
 
     def _rewound(self, name: str, state: State) -> State:
         """Return the network's state after `rewind`; error messages call the earlier state `name`."""
