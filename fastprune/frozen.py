@@ -53,10 +53,8 @@ class FrozenMLP(Network):
         Number of remaining weights.
     sparsity, compression : float
         Relative to the weights between remaining units.
-    loss : str or None
-        The network's loss.
-    dtype : numpy.dtype
-        The network's dtype.
+    loss, dtype : str or None, numpy.dtype
+        As of the network.
 
     Examples
     --------
@@ -119,8 +117,11 @@ class FrozenMLP(Network):
 def freeze(network: Network) -> FrozenMLP:
     """Return the parts of a network that its outputs depend on; see `MLP.freeze`."""
     code = network.state.storage.layout.activation
-    parts = [Part.of(network.layer(index)) for index in range(network.n_layers)]
-    sizes, parts = _fold_constants(*_drop_unread(network.sizes, parts), code)
+    sizes, parts = network.sizes, [Part.of(network.layer(index)) for index in range(network.n_layers)]
+    for level in range(len(parts) - 1, 0, -1):  # drop hidden units without outgoing live weights, from the last level
+        _keep(distinct(parts[level].columns), level, sizes, parts)
+    for level in range(1, len(parts)):  # then those without incoming live weights, from the first level
+        _fold_constants(level, sizes, parts, code)
     state = State.empty(sizes, ["auto"] * len(parts), code, network.dtype)
     state = state.with_live([part.rows * fan_in + part.columns for part, fan_in in zip(parts, sizes[:-1], strict=True)])
     return FrozenMLP(state.with_values([part.values for part in parts], [part.biases for part in parts]), network.loss)
@@ -130,44 +131,31 @@ def _filled(size: int, panel: int) -> int:
     return -(-size // panel) * panel
 
 
-def _drop_unread(sizes: list[int], parts: list[Part]) -> tuple[list[int], list[Part]]:
-    """Drop hidden units without outgoing live weights, from the last level to the first."""
-    sizes, parts = list(sizes), list(parts)
-    for level in range(len(parts) - 1, 0, -1):
-        kept = distinct(parts[level].columns)
-        parts[level - 1], parts[level] = _keep(kept, sizes[level], parts[level - 1], parts[level])
-        sizes[level] = max(1, kept.size)
-    return sizes, parts
+def _fold_constants(level: int, sizes: list[int], parts: list[Part], activation: int) -> None:
+    """Drop a level's units without incoming live weights; the biases above absorb their constant output."""
+    below, above = parts[level - 1], parts[level]
+    reached = np.zeros(sizes[level], bool)
+    reached[below.rows] = True
+    given = below.biases.astype(np.float64)[np.newaxis]
+    activate_forward(given, 0, activation)
+    given[0, reached] = 0
+    biases = above.biases.astype(np.float64)
+    np.add.at(biases, above.rows, above.values * given[0, above.columns])
+    parts[level] = above._replace(biases=biases)
+    _keep(np.flatnonzero(reached), level, sizes, parts)
 
 
-def _fold_constants(sizes: list[int], parts: list[Part], activation: int) -> tuple[list[int], list[Part]]:
-    """Drop hidden units without incoming live weights, from the first level on; biases absorb their constant output."""
-    sizes, parts = list(sizes), list(parts)
-    for level in range(1, len(parts)):
-        below, above = parts[level - 1], parts[level]
-        reached = np.zeros(sizes[level], bool)
-        reached[below.rows] = True
-        given = below.biases.astype(np.float64)[np.newaxis]
-        activate_forward(given, 0, activation)
-        given[0, reached] = 0
-        biases = above.biases.astype(np.float64)
-        np.add.at(biases, above.rows, above.values * given[0, above.columns])
-        kept = np.flatnonzero(reached)
-        parts[level - 1], parts[level] = _keep(kept, sizes[level], below, above._replace(biases=biases))
-        sizes[level] = max(1, kept.size)
-    return sizes, parts
-
-
-def _keep(kept: Ints, size: int, below: Part, above: Part) -> tuple[Part, Part]:
-    """Keep only the units `kept` of a level of `size` units, renumbered; return the layers on both sides.
+def _keep(kept: Ints, level: int, sizes: list[int], parts: list[Part]) -> None:
+    """Keep only the units `kept` of a level, renumbered, in the layers on both sides.
 
     A level is never empty: if `kept` is, one unit without weights stays.
     """
-    number = np.full(size, -1)
+    below, above = parts[level - 1], parts[level]
+    number = np.full(sizes[level], -1)
     number[kept] = np.arange(kept.size)
     rows, columns = number[below.rows], number[above.columns]
     into, out_of = rows >= 0, columns >= 0
-    return (
-        Part(rows[into], below.columns[into], below.values[into], below.biases[kept if kept.size else [0]]),
-        Part(above.rows[out_of], columns[out_of], above.values[out_of], above.biases),
-    )
+    biases = below.biases[kept if kept.size else [0]]
+    parts[level - 1] = Part(rows[into], below.columns[into], below.values[into], biases)
+    parts[level] = Part(above.rows[out_of], columns[out_of], above.values[out_of], above.biases)
+    sizes[level] = max(1, kept.size)
