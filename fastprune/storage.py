@@ -211,9 +211,9 @@ def from_positions(
     """
     patterns: list[Pattern | None] = []
     marks: list[Bytes] = []
-    for (fan_in, fan_out), where in zip(pairwise(sizes), positions, strict=True):
+    for (fan_in, fan_out), how, where in zip(pairwise(sizes), execution, positions, strict=True):
         count = fan_in * fan_out if where is None else where.size
-        if stored_sparsely(execution[len(patterns)], fan_in, fan_out, count):
+        if stored_sparsely(how, fan_in, fan_out, count):
             patterns.append(_by_position(np.arange(count) if where is None else where, fan_in, fan_out))
             marks.append(np.ones(count, np.uint8))
         else:
@@ -221,8 +221,34 @@ def from_positions(
             mark = np.zeros(fan_in * fan_out, np.uint8)
             mark[slice(None) if where is None else where] = 1
             marks.append(mark)
-    marks.append(np.ones(sum(sizes[1:]), np.uint8))
-    return _storage(sizes, execution, patterns, np.concatenate(marks), activation)
+    units = _units(sizes, patterns)
+    by_output, by_input = [_NOTHING] * len(patterns), [_NOTHING] * len(patterns)
+    for layer, w in enumerate(patterns):
+        if w is not None:
+            starts = _table(w.pointers, w.columns, sizes[layer])[:, units[layer + 1]]
+            by_output[layer] = starts, w.columns, _NO_INDICES
+            if layer > 0:
+                by_input[layer] = _mirror(w, sizes[layer], units[layer], units[layer + 1])
+    outputs = _lines(by_output)
+    # Views, so that the indices are stored only once.
+    columns_of = [outputs.others[low:high] for low, high in pairwise(outputs.entries)]
+    patterns = [w and Pattern(w.pointers, columns) for w, columns in zip(patterns, columns_of, strict=True)]
+    weights, rows = _bounds(marks), np.cumsum([0, *sizes[1:]], dtype=np.int64)
+    layout = Layout(
+        sizes=np.array(sizes, np.int64),
+        weights=weights,
+        biases=weights[-1] + rows,
+        rows=rows,
+        activation=activation,
+        sparse=np.array([w is not None for w in patterns], np.uint8),
+        levels=_bounds(units),
+        units=np.concatenate(units),
+        blocks=np.unique(units[0] // STEP),
+        outputs=outputs,
+        inputs=_lines(by_input),
+    )
+    live = np.concatenate([*marks, np.ones(rows[-1], np.uint8)])
+    return Storage(sizes, execution, patterns, live, layout)
 
 
 def positions_of(arrays: Mapping[str, npt.NDArray[Any]], layer_total_weights: Sequence[int]) -> list[Ints | None]:
@@ -264,41 +290,6 @@ def stored_sparsely(execution: str, fan_in: int, fan_out: int, live: int) -> boo
 def _by_position(positions: Ints, fan_in: int, fan_out: int) -> Pattern:
     rows, columns = np.divmod(positions, fan_in)
     return Pattern(np.searchsorted(rows, np.arange(fan_out + 1)), columns.astype(_INDEX))
-
-
-def _storage(
-    sizes: list[int], execution: list[str], patterns: list[Pattern | None], live: Bytes, activation: int
-) -> Storage:
-    units = _units(sizes, patterns)
-    by_output, by_input = [_NOTHING] * len(patterns), [_NOTHING] * len(patterns)
-    for layer, w in enumerate(patterns):
-        if w is not None:
-            starts = _table(w.pointers, w.columns, sizes[layer])[:, units[layer + 1]]
-            by_output[layer] = starts, w.columns, _NO_INDICES
-            if layer > 0:
-                by_input[layer] = _mirror(w, sizes[layer], units[layer], units[layer + 1])
-    outputs, inputs = _lines(by_output), _lines(by_input)
-    # Views, so that the indices are stored only once.
-    columns_of = [outputs.others[low:high] for low, high in pairwise(outputs.entries)]
-    patterns = [w and Pattern(w.pointers, columns) for w, columns in zip(patterns, columns_of, strict=True)]
-
-    stored = [a * b if w is None else w.columns.size for (a, b), w in zip(pairwise(sizes), patterns, strict=True)]
-    offsets = np.cumsum([0, *stored], dtype=np.int64)
-    rows = np.cumsum([0, *sizes[1:]], dtype=np.int64)
-    layout = Layout(
-        sizes=np.array(sizes, np.int64),
-        weights=offsets,
-        biases=offsets[-1] + rows,
-        rows=rows,
-        activation=activation,
-        sparse=np.array([w is not None for w in patterns], np.uint8),
-        levels=_bounds(units),
-        units=np.concatenate(units),
-        blocks=np.unique(units[0] // STEP),
-        outputs=outputs,
-        inputs=inputs,
-    )
-    return Storage(sizes, execution, patterns, live, layout)
 
 
 def _units(sizes: list[int], patterns: list[Pattern | None]) -> list[Indices]:
