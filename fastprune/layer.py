@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from fastprune.base import Network
     from fastprune.kernels.layout import Floats, Indices, Ints
     from fastprune.state import State
-
-
-class HasState(Protocol):
-    """Any kind of network."""
-
-    state: State
 
 
 class CSR(NamedTuple):
@@ -50,7 +45,7 @@ class Layer:
     ((3, 4), (3,), np.int64(5), 5)
     """
 
-    def __init__(self, network: HasState, index: int, activation: str) -> None:
+    def __init__(self, network: Network, index: int, activation: str) -> None:
         self._network, self._index, self.activation = network, index, activation
         fan_in, fan_out = network.state.storage.sizes[index : index + 2]
         self.shape = fan_out, fan_in

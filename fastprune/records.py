@@ -188,17 +188,10 @@ class Progress:
     rounds: int | None = None
 
 
-EventKind = Literal[
-    "nothing removed",
-    "kept more than asked",
-    "layer emptied",
-    "diverged",
-    "collapsed",
-    "restored",
-    "failed",
-    "one answer",
-    "stopped",
-]
+EventKind = (
+    Literal["nothing removed", "kept more than asked", "layer emptied"]  # of a prune
+    | Literal["diverged", "collapsed", "restored", "failed", "one answer", "stopped"]  # of its retraining
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A pruning schedule is a sequence with one number per round: a class of this modu
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, overload
 
@@ -42,9 +42,6 @@ class Schedule(Sequence[float]):
         if isinstance(round, slice):
             return [self.at(i) for i in range(*round.indices(self.rounds))]
         return self.at(range(self.rounds)[round])
-
-    def __iter__(self) -> Iterator[float]:
-        return map(self.at, range(self.rounds))
 
 
 @dataclass(frozen=True)
