@@ -124,7 +124,10 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 _OF_TEXT = "; np.unique({0}, return_inverse=True)[1] gives classes from 0"
 
 
-def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDArray[Any]:
+def _numeric(
+    name: str, value: Any, expected: str, of_text: str = "", shape: tuple[int, ...] | None = None
+) -> npt.NDArray[Any]:
+    """Return `value` as an array of numbers, of `shape` if given."""
     if np.ma.is_masked(value) or (isinstance(value, list | tuple) and any(map(np.ma.is_masked, value))):
         raise ValueError(f"{name}: expected {expected}, got a masked array; fill or drop the masked values")
     try:
@@ -137,6 +140,8 @@ def _numeric(name: str, value: Any, expected: str, of_text: str = "") -> npt.NDA
         raise ValueError(f"{name}: expected {expected}, got text{of_text.format(name)}")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected {expected}, got dtype {array.dtype}")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
     return array
 
 
@@ -153,13 +158,10 @@ def arrays(
     name: str, value: Any, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike, taken: Sequence[Ints] | None = None
 ) -> list[Floats]:
     """Return `value` as a list of finite arrays of these shapes, or as vectors of the elements `taken` of each."""
-    given = _one_each(name, value, len(shapes))
     found = []
-    for index, (one, shape) in enumerate(zip(given, shapes, strict=True)):
+    for index, (one, shape) in enumerate(zip(_one_each(name, value, len(shapes)), shapes, strict=True)):
         expected = f"finite {np.dtype(dtype)} of shape {shape}"
-        array = _numeric(f"{name}[{index}]", one, expected)
-        if array.shape != shape:
-            raise ValueError(f"{name}[{index}]: expected {expected}, got shape {array.shape}")
+        array = _numeric(f"{name}[{index}]", one, expected, shape=shape)
         if taken is not None:
             array = array.reshape(-1)[taken[index]]
         found.append(_floats(f"{name}[{index}]", array, dtype, expected))
@@ -177,9 +179,7 @@ def matrix(name: str, value: Any) -> npt.NDArray[Any]:
 def scores(name: str, value: Any, count: int) -> Floats:
     """Return `value`, the result of a user's function, as `count` numbers that can be ranked."""
     expected = f"a function that returns {count} scores, one per live weight"
-    array = _numeric(name, value, expected)
-    if array.shape != (count,):
-        raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
+    array = _numeric(name, value, expected, shape=(count,))
     if np.isnan(array).any():
         raise ValueError(f"{name}: expected {expected}, got NaN")
     return array.astype(np.float64)
@@ -193,9 +193,7 @@ def masks(name: str, value: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.
             found.append(None)
             continue
         expected = f"a boolean array of shape {shape}, or None"
-        array = _numeric(f"{name}[{index}]", one, expected)
-        if array.shape != shape:
-            raise ValueError(f"{name}[{index}]: expected {expected}, got shape {array.shape}")
+        array = _numeric(f"{name}[{index}]", one, expected, shape=shape)
         if array.dtype != bool and not ((array == 0) | (array == 1)).all():
             raise ValueError(f"{name}[{index}]: expected {expected}, got numbers other than 0 and 1")
         found.append(array.astype(bool))
