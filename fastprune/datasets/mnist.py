@@ -5,7 +5,7 @@ import hashlib
 import os
 import textwrap
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def _found(name: str, source: str, folder: Path, digests: Mapping[str, str]) -> 
     """The decompressed bytes of a file in the user's folder."""
     for path in (folder / name, folder / f"{name}.gz"):
         if is_file(path):
-            return _checked(name, source, path, _read(name, source, path), digests)
+            return _checked(name, source, path, path.read_bytes, digests)
     raise ValueError(f"{source}: expected the MNIST files, got a folder {os.fspath(folder)!r} without {name}[.gz]")
 
 
@@ -98,7 +98,7 @@ def _cached(name: str) -> bytes:
         ) from None
     path = Path(pooch.os_cache("fastprune")) / f"{name}.gz"
     if path.is_file():
-        return _checked(name, "cache", path, _read(name, "cache", path))
+        return _checked(name, "cache", path, path.read_bytes)
     failures = []
     for mirror in MIRRORS:
         try:
@@ -107,22 +107,18 @@ def _cached(name: str) -> bytes:
                 download = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT)
                 download(f"{mirror}{name}.gz", file, None)
                 file.seek(0)
-                return _checked(name, "download", path, file.read())
+                return _checked(name, "download", path, file.read)
         except (OSError, ValueError) as error:  # errors of requests are OSErrors
             failures.append(f"{mirror}: {textwrap.shorten(str(error), 120)}")
     raise ValueError(f"data_dir: MNIST could not be downloaded; pass a folder with its files ({'; '.join(failures)})")
 
 
-def _read(name: str, source: str, path: Path) -> bytes:
+def _checked(
+    name: str, source: str, path: Path, read: Callable[[], bytes], digests: Mapping[str, str] = DIGESTS
+) -> bytes:
+    """Read the content of `path`, gunzipped if need be; refuse it if it is not the right one."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{source}: expected MNIST's {name}, got {os.fspath(path)!r} ({error})") from error
-
-
-def _checked(name: str, source: str, path: Path, content: bytes, digests: Mapping[str, str] = DIGESTS) -> bytes:
-    """The content, gunzipped if need be, if it is the right one."""
-    try:
+        content = read()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
