@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastprune.blas import one_blas_thread
 from fastprune.inference import workspace
-from fastprune.kernels.layout import Floats, Ints, Parameters, Samples, Span, Team, Training, Update
+from fastprune.kernels.layout import Floats, Ints, Parameters, Samples, Span, Training, Update
 from fastprune.kernels.steps import train_steps
 from fastprune.kernels.tile import LANES
 from fastprune.kernels.update import ADAM, SGD
@@ -58,12 +59,8 @@ def prepare(
 
     def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
         span = Span(rates, losses, hits, step, state.updates)
-
-        def call(team: Team) -> int:
-            return train_steps(parameters, space, layout, samples, training, span, team)
-
         with one_blas_thread():
-            return threads.run(call)
+            return threads.run(partial(train_steps, parameters, space, layout, samples, training, span))
 
     return run
 

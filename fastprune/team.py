@@ -62,10 +62,6 @@ class Threads:
         """Let every thread call `call` with its place in the team; return the calling thread's result."""
         if self._pool is None:
             return call(Team(0, 1, np.zeros(LENGTH, np.int64)))
-        with deferred_interrupt():
-            return self._run(self._pool, call)
-
-    def _run(self, pool: ThreadPoolExecutor, call: Callable[[Team], _Result]) -> _Result:
         barrier = np.zeros(LENGTH, np.int64)
 
         def enter(thread: int) -> _Result:
@@ -76,13 +72,14 @@ class Threads:
                 raise
 
         others: list[Future[_Result]] = []
-        try:
-            for thread in range(1, self.count):
-                others.append(pool.submit(enter, thread))  # noqa: PERF401 - after an error, wait for the earlier ones
-            return enter(0)
-        except BaseException:
-            barrier[ABANDONED] = 1  # some threads may not have been submitted
-            raise
-        finally:
-            for other in others:
-                other.result()
+        with deferred_interrupt():
+            try:
+                for thread in range(1, self.count):
+                    others.append(self._pool.submit(enter, thread))  # noqa: PERF401 - kept if a later one fails
+                return enter(0)
+            except BaseException:
+                barrier[ABANDONED] = 1  # some threads may not have been submitted
+                raise
+            finally:
+                for other in others:
+                    other.result()
