@@ -66,14 +66,10 @@ class MLP(check.Checked, Network):
 
     Attributes
     ----------
-    sizes : list of int
-        As given.
-    activation : str
+    sizes, activation, dtype : list of int, str, numpy.dtype
         As given.
     loss : str or None
         As given, or as inferred by the first training.
-    dtype : numpy.dtype
-        As given.
 
     Raises
     ------

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 
-from fastprune.checkpoints import Checkpoints, Convergence, fault_of
 from fastprune.evaluation import TrainingSet, evaluate, evaluate_training
 from fastprune.kernels.layout import Samples
+from fastprune.kernels.tile import all_finite
 from fastprune.progress import Callback, ends
 from fastprune.records import DivergenceError, Epoch, Evaluation, History, Progress
 from fastprune.schedules import LearningRates, rates_of
 from fastprune.spans import prepare, span_length
+from fastprune.state import State
 from fastprune.team import Threads
 
 if TYPE_CHECKING:
     from fastprune.trainer import Trainer
+
+
+class Checkpoint(NamedTuple):
+    """A state that a training can go back to, and its evaluation."""
+
+    state: State
+    evaluation: Evaluation
+
+
+class Convergence:
+    """`reached` once the loss has not fallen by more than `tolerance` for `patience` epochs."""
+
+    def __init__(self, tolerance: float | None, patience: int) -> None:
+        self._tolerance, self._patience = tolerance, patience
+        self._target, self._stale = math.inf, 0
+        self.reached = False
+
+    def add(self, loss: float) -> None:
+        """Add the loss of one more epoch."""
+        improved = loss < self._target - (self._tolerance or 0.0)
+        self._target, self._stale = (loss, 0) if improved else (self._target, self._stale + 1)
+        self.reached = self.reached or (self._tolerance is not None and self._stale >= self._patience)
+
+
+def fault_of(state: State, evaluation: Evaluation) -> tuple[str, str] | None:
+    """Return what is not finite and its value, or None. A weight can be infinite while the loss is finite."""
+    if not math.isfinite(evaluation.loss):
+        return "the loss", str(evaluation.loss)
+    if not all(all_finite(vector) for vector in state.vectors):
+        return "a weight or its optimizer state", "infinite or NaN"
+    return None
 
 
 def train(
@@ -49,8 +82,8 @@ def train(
         losses, hits = np.empty(steps), np.empty(steps, np.int64)
         watched = held_out or data.watched  # the samples by which states are compared
         start = trainer.snapshot()
-        checkpoints = Checkpoints(start, known or evaluate(start, watched, loss, threads))
-        if fault := fault_of(start, checkpoints.last_evaluation):
+        last = best = Checkpoint(start, known or evaluate(start, watched, loss, threads))
+        if fault := fault_of(*last):
             what, value = fault
             raise ValueError(f"network: {what} is {value} before training; check the weights, and scale the features")
         dense = network.state.storage.same_live(trainer._whole)
@@ -61,14 +94,17 @@ def train(
         step, stopped = 0, False
 
         def diverge(what: str, value: str, at: int) -> NoReturn:
-            network.state = checkpoints.last
+            network.state = last.state
             raise DivergenceError(what, value, at // batches + 1, epochs, stopped)
 
         def compare() -> Evaluation:
+            nonlocal last, best
             now = evaluate(network.state, watched, loss, threads)
             if fault := fault_of(network.state, now):
                 diverge(*fault, step - 1)
-            checkpoints.add(network.state.copy(), now)
+            last = Checkpoint(network.state.copy(), now)
+            if not best.evaluation.loss <= now.loss:
+                best = last
             return now
 
         network.loss = loss
@@ -94,15 +130,15 @@ def train(
                     convergence.add(mean if validated is None else validated.loss)
             if callback is not None:
                 size = count - (batches - 1) * batch if ended else batch
-                last = records[-1] if records else None
+                latest = records[-1] if records else None
                 told = Progress(
                     step=step,
                     steps=steps,
                     epoch=step // batches,
                     epochs=epochs,
                     loss=float(losses[step - 1] / size),
-                    train=last,
-                    validation=None if last is None else last.validation,
+                    train=latest,
+                    validation=None if latest is None else latest.validation,
                     epoch_ended=ended,
                     seconds=time.perf_counter() - started,
                 )
@@ -116,16 +152,15 @@ def train(
         def train_of(known: Evaluation) -> Evaluation:
             return evaluate_training(network.state, data, loss, threads, None if held_out else known)
 
-        last_one, best = checkpoints.last_evaluation, checkpoints.best_evaluation
-        of_train = train_of(last_one)
+        of_train = train_of(last.evaluation)
         collapsed = of_train.collapsed
-        if restored := trainer.restore_best and best.loss < last_one.loss:
-            network.state = checkpoints.best
-            of_train = train_of(best)
+        if restored := trainer.restore_best and best.evaluation.loss < last.evaluation.loss:
+            network.state = best.state
+            of_train = train_of(best.evaluation)
     return History(
         epochs=tuple(records),
         train=of_train,
-        validation=None if held_out is None else best if restored else last_one,
+        validation=None if held_out is None else (best if restored else last).evaluation,
         converged=convergence.reached,
         stopped=stopped,
         restored=restored,
