@@ -49,6 +49,13 @@ class MeanGradient:
         dense = from_positions(old.sizes, ["dense"] * len(old.execution), old.layout.activation, positions)
         return self._of(replace(self._state, velocity=nothing, square=nothing).stored_in(dense))
 
+    def by_layer(self, pruned: bool) -> Gradient:
+        """The gradient as one array per layer; it is 0 for pruned weights unless `pruned`."""
+        gradient = self.full if pruned else self.stored
+        storage, values = gradient.storage, gradient.values if pruned else gradient.values * gradient.storage.live
+        weights = [storage.matrix(layer, values) for layer in range(len(storage.execution))]
+        return Gradient(weights, [values[low:high].copy() for low, high in pairwise(storage.layout.biases.tolist())])
+
     def _of(self, state: State) -> State:
         layout, values, count = state.storage.layout, state.values, len(self._samples.x)
         total, part = np.zeros(values.size), np.zeros_like(values)
@@ -65,13 +72,3 @@ class MeanGradient:
         if not all_finite(gradient):
             raise ValueError(f"{self._name}: the gradient overflows {values.dtype}; scale the features down")
         return replace(state, values=gradient)
-
-
-def by_layer(gradient: State, full: bool) -> Gradient:
-    """Return the gradient as one array per layer; it is 0 for pruned weights unless `full`."""
-    storage, values = gradient.storage, gradient.values
-    if not full:
-        values = values * storage.live
-    layers = range(len(storage.execution))
-    biases = [values[low:high].copy() for low, high in pairwise(storage.layout.biases.tolist())]
-    return Gradient([storage.matrix(layer, values) for layer in layers], biases)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fastprune import check
 from fastprune.evaluation import LabelledSet, checked_samples, evaluate, loss_of, training_set
-from fastprune.gradients import Gradient, MeanGradient, by_layer
+from fastprune.gradients import Gradient, MeanGradient
 from fastprune.network import MLP
 from fastprune.progress import Callback, shown
 from fastprune.records import HELP, Evaluation, History, TrainingWarning
@@ -313,8 +313,7 @@ class Trainer(check.Checked):
         loss = loss_of(self.network, y)
         samples = checked_samples(self.network, ("x", "y"), (x, y), loss)
         found = MeanGradient(self.network.state, "x", samples, loss, self.n_jobs)
-        pruned = check.boolean("pruned", pruned)
-        return by_layer(found.full if pruned else found.stored, pruned)
+        return found.by_layer(check.boolean("pruned", pruned))
 
     def rewind(self, state: State) -> None:
         """Reset the live weights, the biases and the optimizer to an earlier state, but keep the present masks.
