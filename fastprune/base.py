@@ -248,7 +248,7 @@ class Network:
         raise NotImplementedError
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, masks and settings to an `.npz` file without pickles. The write is atomic.
+        """Write weights, masks and settings to an `.npz` file without pickles. The write is atomic. See also `load`.
 
         Only live weights and the distances between them are stored, so the file shrinks as the network is pruned.
         `execution` is not stored; `load` uses "auto". Optimizer state is not stored either; see `State.to_bytes`.
@@ -264,10 +264,6 @@ class Network:
             If `path` is not the name of a file, or weights or biases are not finite, which `load` would refuse.
         OSError
             If the file cannot be written.
-
-        Examples
-        --------
-        See `load`.
         """
         path = check.path("path", path)
         if not Path(path).name:
@@ -288,10 +284,11 @@ class Network:
             "settings": np.array(json.dumps(settings)),
             "biases": state.values[storage.layout.biases[0] :],
         }
+        gaps = storage.gaps()
         for layer, (low, high) in enumerate(pairwise(storage.layout.weights.tolist())):
             arrays[f"weights_{layer}"] = state.values[low:high][storage.live[low:high] > 0]
-            if (gaps := storage.gaps(layer)) is not None:
-                arrays[f"gaps_{layer}"] = gaps
+            if (name := f"gaps_{layer}") in gaps:
+                arrays[name] = gaps[name]
         with atomic_write(path) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes an array for `allow_pickle`
 

@@ -143,15 +143,12 @@ class Storage:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays from which `from_arrays` rebuilds this storage."""
-        arrays: dict[str, npt.NDArray[Any]] = {
+        return {
             "sizes": np.array(self.sizes),
             "execution": np.array(self.execution),
             "activation": np.array(self.layout.activation),
+            **self.gaps(),
         }
-        for layer in range(len(self.patterns)):
-            if (gaps := self.gaps(layer)) is not None:
-                arrays[f"gaps_{layer}"] = gaps
-        return arrays
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> "Storage":
@@ -166,13 +163,15 @@ class Storage:
         positions = positions_of(arrays, [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)])
         return from_positions(sizes, execution, int(activation), positions)
 
-    def gaps(self, layer: int) -> Ints | None:
-        """Return the distances between live weights, in the smallest integer type that fits; None if all are live."""
-        positions = self.positions(layer)
-        if positions.size == self.sizes[layer] * self.sizes[layer + 1]:
-            return None
-        gaps = np.diff(positions, prepend=-1)
-        return gaps.astype(np.min_scalar_type(int(gaps.max(initial=0))))
+    def gaps(self) -> dict[str, Ints]:
+        """Return the distances between the live weights of layers that are pruned, in the smallest type that fits."""
+        found = {}
+        for layer, total in enumerate(self.layer_total_weights):
+            positions = self.positions(layer)
+            if positions.size < total:
+                gaps = np.diff(positions, prepend=-1)
+                found[f"gaps_{layer}"] = gaps.astype(np.min_scalar_type(int(gaps.max(initial=0))))
+        return found
 
     def paths(self) -> tuple[int, list[int]]:
         """Count the live weights on paths of live weights from an input to an output, and the dead units of each level.
