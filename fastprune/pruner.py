@@ -399,16 +399,12 @@ class Pruner(check.Checked):
         Returns
         -------
         Sensitivity
-            Sensitivity curves (Han et al. 2015, figure 6), with the method `recommend`.
+            Sensitivity curves (Han et al. 2015, figure 6), with the method `recommend`, which has an example.
 
         Raises
         ------
         ValueError
             If an argument is not as described.
-
-        Examples
-        --------
-        See `Sensitivity.recommend`.
         """
         self._check(self.rule)
         return scan(self.trainer, self._selector(), x, y, SCAN if sparsities is None else sparsities)
@@ -424,10 +420,8 @@ class Pruner(check.Checked):
         if not rounds:
             raise ValueError("step: pass a number, such as step(sparsity=0.9), or give the pruner a schedule")
         if self.round >= rounds:
-            raise ValueError(
-                f"{'the one round' if rounds == 1 else f'all {rounds} rounds'} of the schedule "
-                f"{'is' if rounds == 1 else 'are'} done; give a longer schedule, or a number: step(sparsity=...)"
-            )
+            done = "the one round of the schedule is" if rounds == 1 else f"all {rounds} rounds of the schedule are"
+            raise ValueError(f"{done} done; give a longer schedule, or a number: step(sparsity=...)")
         state, number = self.trainer.network.state, self.round
         back = goes_back_to(self, state)
         try:
