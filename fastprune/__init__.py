@@ -36,10 +36,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fastprune import criteria, schedules
+    from fastprune.base import Layer
     from fastprune.datasets import Dataset, load_dataset, make_binary_images
     from fastprune.frozen import FrozenMLP
     from fastprune.gradients import Gradient
-    from fastprune.layer import Layer
     from fastprune.network import MLP, load
     from fastprune.pruner import Pruner
     from fastprune.records import (
@@ -64,10 +64,10 @@ else:
         {
             "criteria": [],
             "schedules": [],
+            "base": ["Layer"],
             "datasets": ["Dataset", "load_dataset", "make_binary_images"],
             "frozen": ["FrozenMLP"],
             "gradients": ["Gradient"],
-            "layer": ["Layer"],
             "network": ["MLP", "load"],
             "pruner": ["Pruner"],
             "records": [

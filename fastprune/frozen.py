@@ -5,13 +5,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from fastprune.allocation import distinct
-from fastprune.base import Network
+from fastprune.base import Layer, Network
 from fastprune.inference import forward
 from fastprune.kernels.activation import activate_forward
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.kernels.simd import BYTES, WIDE
 from fastprune.kernels.single import COLUMNS, PANELS, forward_one
-from fastprune.layer import Layer
 from fastprune.state import State
 from fastprune.storage import aligned_empty
 from fastprune.team import Threads

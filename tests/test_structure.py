@@ -24,7 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What each room may import of the others, the lower ones first. `files`, `check`, `blas`, `team` and `lazy` are tools.
 TOOLS = {"files", "check", "blas", "team"}
 PARAMETERS = {"kernels", *TOOLS, "allocation", "storage", "state", "inference"}
-NETWORKS = {*PARAMETERS, "layer", "base", "frozen", "network"}
+NETWORKS = {*PARAMETERS, "base", "frozen", "network"}
 LEARNING = {*NETWORKS, "records", "schedules", "progress", "evaluation", "gradients"}
 PRUNING = {*LEARNING, "criteria", "growers", "rules", "selection", "sensitivity"}
 ALLOWED = {
@@ -42,9 +42,8 @@ ALLOWED = {
     "storage": {"kernels"},
     "inference": {"kernels", *TOOLS, "storage"},
     "state": {"kernels", *TOOLS, "storage"},
-    "layer": {"kernels", "state"},
-    "base": {*PARAMETERS, "layer"},
-    "frozen": {*PARAMETERS, "layer", "base"},
+    "base": PARAMETERS,
+    "frozen": {*PARAMETERS, "base"},
     "network": NETWORKS,
     "evaluation": {*NETWORKS, "records"},
     "gradients": {*NETWORKS, "evaluation"},
