@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from fastprune import check
 from fastprune.datasets.binary_images import make_binary_images
 from fastprune.datasets.dataset import Dataset
 from fastprune.datasets.mnist import load_fashion_mnist, load_mnist
-from fastprune.datasets.tables import TABLES, load_table
 from fastprune.files import is_file, read_npz
 from fastprune.kernels.layout import Floats
 
+TABLES = {"breast_cancer": "load_breast_cancer", "wine": "load_wine"}  # that come with scikit-learn
 _KEYS = {"x_train", "y_train", "x_test", "y_test"}
 
 
@@ -77,7 +78,7 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
     if name == "fashion_mnist":
         return load_fashion_mnist(data_dir)
     if name in TABLES:
-        return load_table(name)
+        return _load_table(name)
     if name == "binary_images":
         return make_binary_images()
     expected = (
@@ -92,6 +93,19 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         return _from_npz(path) if path.suffix == ".npz" else _from_csv(path)
     except Exception as error:  # a damaged file can raise almost anything
         raise ValueError(f"name: expected a data set, got {name!r}: {error}") from error
+
+
+def _load_table(name: str) -> Dataset:
+    """Load one of `TABLES`, split it, and standardize it by the training samples."""
+    try:
+        import sklearn.datasets
+    except ImportError:
+        raise ValueError(f'name: {name!r} needs an extra: pip install "fastprune[datasets]"') from None
+    x, y = getattr(sklearn.datasets, TABLES[name])(return_X_y=True)
+    data = Dataset.split(name, x, y.astype(np.int64))
+    mean, deviation = data.x_train.mean(axis=0), data.x_train.std(axis=0)
+    scaled = {part: ((getattr(data, part) - mean) / deviation).astype(np.float32) for part in ("x_train", "x_test")}
+    return replace(data, **scaled)
 
 
 def _from_npz(path: Path) -> Dataset:
