@@ -177,16 +177,15 @@ class State:
             arrays = read_npz(io.BytesIO(content))
             storage = Storage.from_arrays(arrays)
             live = storage.live > 0
-            vectors = []
+            vectors = {}
             for name in _VECTORS:
                 kept = arrays[name]
                 if kept.shape != (np.count_nonzero(live),) and (name != "square" or kept.shape != (0,)):
                     raise ValueError(f"{name}: expected one number for each live parameter, got shape {kept.shape}")
                 vector = np.zeros(live.size if kept.size else 0, kept.dtype)
                 vector[live[: vector.size]] = kept
-                vectors.append(vector)
-            values, velocity, square = vectors
-            state = cls(storage, values, velocity, square, arrays["updates"].reshape(1))
+                vectors[name] = vector
+            state = cls(storage, **vectors, updates=arrays["updates"].reshape(1))
             state.check()
         except Exception as error:  # damaged content can raise almost anything
             raise ValueError(

@@ -178,10 +178,7 @@ class Storage:
 
         A hidden unit is dead if no such path leads through it.
         """
-        ends = []
-        for layer in range(len(self.patterns)):
-            pattern = self.pattern(layer)
-            ends.append((np.repeat(np.arange(self.sizes[layer + 1]), np.diff(pattern.pointers)), pattern.columns))
+        ends = [np.divmod(self.positions(layer), fan_in) for layer, fan_in in enumerate(self.sizes[:-1])]
         reached, leading = [np.ones(self.sizes[0], bool)], [np.ones(self.sizes[-1], bool)]
         for size, (rows, columns) in zip(self.sizes[1:], ends, strict=True):
             reached.append(_marked(size, rows[reached[-1][columns]]))
