@@ -163,19 +163,16 @@ def _attempt(
 ) -> RoundRecord:
     """Return the record after one attempt at retraining; `failed` if it ended collapsed or diverged."""
     started = time.perf_counter()
-    after, stopped = None, False
     try:
         history = fit(learning_rate=rate)
     except DivergenceError as error:
-        made, events, stopped = error.epoch, [Event("diverged")], error.stopped
+        after, made, stopped, events = None, error.epoch, error.stopped, [Event("diverged")]
         seconds = time.perf_counter() - started
     else:
-        made, events, seconds, stopped = len(history.epochs), [], history.seconds, history.stopped
-        after = scores(history)
+        after, made, stopped, events = scores(history), len(history.epochs), history.stopped, []
+        seconds = history.seconds
         if history.collapsed or history.train.collapsed:
-            events.append(Event("collapsed"))
-            if not history.train.collapsed:
-                events.append(Event("restored"))
+            events = [Event("collapsed")] if history.train.collapsed else [Event("collapsed"), Event("restored")]
     return replace(
         record,
         after=after,
