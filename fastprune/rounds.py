@@ -141,11 +141,7 @@ def _stopped(record: RoundRecord) -> RoundRecord:
 
 
 def _retrain(
-    pruner: Pruner,
-    record: RoundRecord,
-    fit: Callable[..., History],
-    rate: float,
-    scores: Callable[[History], Scores],
+    pruner: Pruner, record: RoundRecord, fit: Callable[..., History], rate: float, scores: Callable[[History], Scores]
 ) -> RoundRecord:
     """Return the record of a round after one or two attempts at retraining."""
     network = pruner.trainer.network
