@@ -79,7 +79,7 @@ class Row:
         name = "-".join(map(str, dict.fromkeys((rounds[0], rounds[-1]))))
 
         def less(other: Mapping[int, Cell], same: bool) -> Spread | None:
-            pairs = [(c.records[n], o.records) for c, n in good if n and (o := other.get(c.settings.seed))]
+            pairs = [(c.records[n], o.records) for c, n in good if rounds[-1] and (o := other.get(c.settings.seed))]
             values = [
                 _test(record) - _test(records[record.round if same else 0])
                 for record, records in pairs
