@@ -39,13 +39,16 @@ _LEAST = 15.0  # percentage points: what falls further below the dense network i
 
 @dataclass(frozen=True)
 class Subject:
-    """What is drawn of a section: lines, references, and one line in detail with a dense and a pruned network."""
+    """What is drawn of a section: its lines and references, one line in detail, and a network before and after pruning.
+
+    `networks` also says which network that is.
+    """
 
     lines: Sequence[Line]
     references: Sequence[Reference]
     detail: Line
-    best: Best | None
-    networks: tuple[Network, Network] | None
+    best: Sequence[Best]
+    networks: tuple[str, Network, Network] | None
 
 
 @dataclass(frozen=True)
@@ -63,35 +66,37 @@ def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
 
-    star = " The star is the best network." if subject.best else ""
+    star = f" The star is the best network{' of each data set' * (len(subject.best) > 1)}." if subject.best else ""
+    dashed = " Dashed: dense networks." if len({line.groups[0].settings.dataset for line in subject.lines}) == 1 else ""
     letters = " Letters are published results." if subject.references else ""
     plots: list[tuple[str, str, Callable[[Subject, Any], str]]] = [
         (
             "accuracy",
-            "Test accuracy against compression: mean and standard deviation over seeds. Dashed: the dense networks."
-            f"{star}{letters}",
+            f"Test accuracy against compression: mean and standard deviation over seeds.{dashed}{star}{letters}",
             _accuracy,
         ),
-        ("retraining", "What retraining gives back: pruned (dashed) and retrained (solid).", _retraining),
-        ("density", "Live weights of each layer; the mean over seeds.", _density),
-        ("seconds", "Seconds of an epoch, by compression. Dashed: of the dense network.", _seconds),
+        ("retraining", "Test accuracy right after pruning (dashed) and after retraining (solid).", _retraining),
+        ("density", "Live weights of each layer: mean over seeds.", _density),
+        ("seconds", "Seconds of an epoch. Dashed: dense training.", _seconds),
         (
             "sensitivity",
-            "How much each layer can lose: accuracy when that layer alone is pruned, without retraining.",
+            "Accuracy of the dense network with one layer pruned, on held-out samples (else on training samples).",
             _sensitivity,
         ),
     ]
     if subject.networks is not None:
+        name = subject.networks[0]
         plots += [
-            ("weights", "The weights of a network, before and after pruning.", _weights),
-            ("mask", "The mask of its first layer. Each mark is a live weight.", _mask),
+            ("weights", f"Weights of the {name}, before and after pruning.", _weights),
+            ("mask", f"Mask of the first layer of the {name}. Each mark is a live weight.", _mask),
         ]
     figures = []
     folder.mkdir(exist_ok=True)
     with mpl.rc_context(_STYLE):
         for name, caption, paint in plots:
             canvas = Canvas(figsize=(9.6, 4.4) if paint is _accuracy else (4.8, 3.4))
-            alt = paint(subject, canvas)
+            if not (alt := paint(subject, canvas)):
+                continue
             contents = {}
             for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
                 content = io.BytesIO()
@@ -114,14 +119,22 @@ def _accuracy(subject: Subject, canvas: Any) -> str:
     axes, lines = canvas.subplots(), subject.lines
     ranked = sorted(lines, key=lambda line: line is subject.detail or line.rows[-1].sparsity, reverse=True)
     coloured = lines if len(lines) <= len(_COLORS) else ranked[: len(_COLORS) - 3]
-    dense = 100 * np.mean([line.rows[0].after.mean for line in lines if line.rows[0].after])
-    lowest, most, told = dense, 2.0, [f"Dense networks: {dense:.1f} %."]
+    dense, most, told = _dense(lines), 2.0, []
+    lowest, highest = dense.min(), dense.max()
+    if len({line.groups[0].settings.dataset for line in lines}) == 1:  # the mean over data sets says nothing
+        axes.axhline(dense.mean(), color=_INK, linewidth=0.9, linestyle="--")
+        told.append(f"Dense networks: {dense.mean():.1f} %.")
     for line in sorted(lines, key=lambda line: line in coloured):  # on top
         x, mean, deviation = _points(line)
         lower, upper = np.clip([mean - deviation, mean + deviation], 0, 100)
         if line in coloured:
             number = coloured.index(line)
-            label = line.label or f"{len(line.groups[0].cells)} seeds"
+            label = line.label or f"mean over {len(line.groups[0].cells)} seeds"
+            if not line.groups[0].settings.prune:
+                axes.axhline(mean[-1], color=_COLORS[number], linewidth=1.6, linestyle=":", label=label)
+                told.append(f"{label}: {mean[-1]:.1f} %.")
+                highest = max(highest, mean[-1])
+                continue
             style: Any = {"marker": _MARKERS[number], "markersize": 4, "linewidth": 1.6, "label": label}
             axes.plot(x, mean, color=_COLORS[number], **style)
             alpha = 0.14 if len(coloured) < 4 else 0.05
@@ -130,27 +143,27 @@ def _accuracy(subject: Subject, canvas: Any) -> str:
         else:
             label = "" if axes.lines else f"{len(lines) - len(coloured)} others"
             axes.plot(x, mean, color=_GREY, linewidth=0.7, label=label)
-        lowest = min(lowest, lower.min())
-        most = max(most, x[upper >= dense - _LEAST].max(initial=2))
-    axes.axhline(dense, color=_INK, linewidth=0.9, linestyle="--")
-    for letter, known in zip(string.ascii_letters, subject.references, strict=False):
+        if line is subject.detail or not subject.references:  # what is compared with them is worth the room
+            lowest = min(lowest, lower.min())
+        highest = max(highest, upper.max())
+        most = max(most, x[upper >= dense.min() - _LEAST].max(initial=2))
+    for letter, known in zip(string.ascii_uppercase + string.ascii_lowercase, subject.references, strict=False):
         accuracy = 100 - known.error
         label = f"{known.name}: {accuracy:g} % at {times(known.compression)}"
         axes.plot(
             known.compression, accuracy, marker=f"${letter}$", color=_INK, markersize=7, linestyle="", label=label
         )
         told.append(f"{label}.")
-        most = max(most, known.compression)
-    if subject.best is not None and subject.best.record.compression and subject.best.record.after_test_accuracy:
-        place = subject.best.record.compression, 100 * subject.best.record.after_test_accuracy
-        most = max(most, place[0])
-        axes.plot(*place, "*", color=_INK, markersize=13, markeredgecolor="white", zorder=5)
-        told.append(f"Best network: {place[1]:.1f} % at {times(place[0])}.")
+        lowest, highest, most = min(lowest, accuracy), max(highest, accuracy), max(most, known.compression)
+    for best in subject.best:
+        compression, accuracy = best.record.compression or 1.0, 100 * (best.record.after_test_accuracy or 0.0)
+        most = max(most, compression)
+        axes.plot(compression, accuracy, "*", color=_INK, markersize=13, markeredgecolor="white", zorder=5)
+        told.append(f"Best network: {accuracy:.1f} % at {times(compression)}.")
     axes.set(xscale="log", xlabel="compression: all weights by live weights", ylabel="test accuracy, %")
-    if subject.references:  # what is compared with them is worth the room
-        lowest = min(_points(subject.detail)[1].min(), *(100 - known.error for known in subject.references)) - 0.2
-    low, high = max(lowest, dense - _LEAST), axes.get_ylim()[1]
-    axes.set_ylim(max(0, low - 0.05 * (high - low)), min(100, high))
+    lowest = max(lowest, dense.min() - _LEAST)
+    edge = 0.05 * (highest - lowest) or 1.0
+    axes.set_ylim(max(0, lowest - edge), min(100, highest + edge))
     _compressions(axes, most)
     if len(coloured) + len(subject.references) < 5:
         axes.legend(loc="lower left")
@@ -159,10 +172,16 @@ def _accuracy(subject: Subject, canvas: Any) -> str:
     return " ".join(told)
 
 
+def _dense(lines: Sequence[Line]) -> Floats:
+    """Test accuracy of each line's dense network, in percent."""
+    return np.array([100 * line.rows[0].after.mean for line in lines if line.rows[0].after])
+
+
 def _compressions(axes: Any, most: float) -> None:
-    """Mark powers of two on a logarithmic axis."""
+    """Mark powers of two on a logarithmic axis, or of four, if they are many."""
     axes.set_xscale("log")
-    ticks = [2**power for power in range(math.ceil(math.log2(most)) + 1)]
+    count = math.ceil(math.log2(most)) + 1
+    ticks = [2**power for power in range(0, count, 1 + count // 10)]
     axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
     axes.set_xlim(0.93, most * 1.15)
     axes.minorticks_off()
@@ -170,25 +189,20 @@ def _compressions(axes: Any, most: float) -> None:
 
 def _retraining(subject: Subject, canvas: Any) -> str:
     axes, told, most = canvas.subplots(), [], 2.0
-    lines = subject.lines if len(subject.lines) <= 4 else [subject.detail]
-    dense = 100 * max(line.rows[0].after.mean for line in lines if line.rows[0].after)
-    for line, color in zip(lines, _COLORS, strict=False):
-        rows = [row for row in line.rows if row.before and row.after and row.compression]
-        x = np.array([row.compression for row in rows])
-        before, after = (
-            np.array([100 * spread.mean for spread in part if spread])
-            for part in ([row.before for row in rows], [row.after for row in rows])
-        )
-        axes.plot(x, before, "--", color=color, linewidth=1.2)
-        axes.plot(x, after, "-", color=color, linewidth=1.6, label=line.label or "retrained")
-        if rows:
-            most = max(most, x[-1])
-            told.append(f"{line.label or 'The last round'}: {before[-1]:.1f} % pruned, {after[-1]:.1f} % retrained.")
-    axes.set(xlabel="compression", ylabel="test accuracy, %")
-    axes.set_ylim(max(0, dense - _LEAST, axes.get_ylim()[0]), min(100, axes.get_ylim()[1]))
-    _compressions(axes, most)
-    axes.legend(loc="lower left")
-    return " ".join(told)
+    lines = [line for line in subject.lines if line.groups[0].settings.prune and len(_points(line)[0]) > 1]
+    for line, color in zip(lines if len(lines) <= 4 else [subject.detail], _COLORS, strict=False):
+        rows = [(row.compression, row.before or row.after, row.after) for row in line.rows]
+        x, pruned, retrained = np.array([(x, 100 * a.mean, 100 * b.mean) for x, a, b in rows if x and a and b]).T
+        axes.plot(x, pruned, "--", color=color, linewidth=1.2, label=None if line.label else "pruned")
+        axes.plot(x, retrained, "-", color=color, linewidth=1.6, label=line.label or "retrained")
+        most = max(most, x[-1])
+        told.append(f"{line.label} at {times(x[-1])}: {pruned[-1]:.1f} % pruned, {retrained[-1]:.1f} % retrained.")
+    if lines:
+        axes.set(xlabel="compression", ylabel="test accuracy, %")
+        axes.set_ylim(max(0, _dense(lines).min() - _LEAST, axes.get_ylim()[0]), min(100, axes.get_ylim()[1]))
+        _compressions(axes, most)
+        axes.legend(loc="lower left")
+    return " ".join(told).strip()
 
 
 def _density(subject: Subject, canvas: Any) -> str:
@@ -225,32 +239,34 @@ def _sensitivity(subject: Subject, canvas: Any) -> str:
     curves = 100 * np.mean([cell.records[0].sensitivity or [] for cell in subject.detail.groups[0].cells], axis=0)
     for layer, curve in enumerate(curves):
         color = _COLORS[layer % len(_COLORS)]
-        axes.plot(100 * np.array(SCAN), curve, "o-", color=color, markersize=3.5, label=f"layer {layer}")
-    axes.set(xlabel="weights pruned in that layer alone, %", ylabel="accuracy, %")
-    axes.set_ylim(0, 100)
+        axes.plot(1 / (1 - np.array(SCAN)), curve, "o-", color=color, markersize=3.5, label=f"layer {layer}")
+    axes.set(xlabel="compression of that layer alone", ylabel="accuracy, %")
+    axes.set_ylim(0, 102)
+    _compressions(axes, 1 / (1 - SCAN[-1]))
     axes.legend(loc="lower left")
     at = SCAN.index(0.9)
     shares = ", ".join(f"layer {layer} {curve[at]:.1f} %" for layer, curve in enumerate(curves))
-    return f"Accuracy with 90 % of one layer pruned: {shares}."
+    return f"Accuracy with one layer at 10.0x: {shares}."
 
 
 def _weights(subject: Subject, canvas: Any) -> str:
     assert subject.networks is not None
-    before, after = (np.concatenate([w.ravel() for w in network.weights]) for network in subject.networks)
-    live = after[np.concatenate([mask.ravel() for mask in subject.networks[1].masks])]
+    _, dense, pruned = subject.networks
+    before, after = (np.concatenate([w.ravel() for w in network.weights]) for network in (dense, pruned))
+    live = after[np.concatenate([mask.ravel() for mask in pruned.masks])]
     edge = float(np.quantile(np.abs(np.concatenate([before, live])), 0.9995))
     bins = np.linspace(-edge, edge, 121)
     axes = canvas.subplots()
     axes.hist(before, bins, color=_GREY, label=f"dense: {before.size:,}")
     axes.hist(live, bins, color=_ACCENT, label=f"live: {live.size:,}")
-    axes.set(xlabel="weight", ylabel="how many", yscale="log")
+    axes.set(xlabel="weight", ylabel="number of weights", yscale="log")
     axes.legend(loc="upper right")
     return f"Two histograms from {-edge:.2g} to {edge:.2g}: {before.size:,} dense weights and {live.size:,} live ones."
 
 
 def _mask(subject: Subject, canvas: Any) -> str:
     assert subject.networks is not None
-    mask = subject.networks[1].masks[0]
+    mask = subject.networks[2].masks[0]
     side = math.isqrt(mask.shape[1])
     image = side * side == mask.shape[1] and side > 2
     parts = canvas.subplots(1, 2, width_ratios=(3, 2)) if image else [canvas.subplots()]

@@ -5,6 +5,7 @@ import html
 import importlib.metadata
 import math
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -66,7 +67,7 @@ def write_report(results: Results, failures: Sequence[Failure], folder: Path) ->
             f"python -m fastprune.sweep --config sweep.toml --out {shlex.quote(results.sweep.folder.name)}"
         ),
         toml=html.escape(results.sweep.to_toml()),
-        use=html.escape(_use(results)),
+        use=_use(results),
         versions=html.escape(_versions()),
     )
     write_text(folder / "report.html", text)
@@ -83,7 +84,7 @@ def _cards(results: Results) -> str:
         "compression": times(kept.compression),
         "live weights": f"{kept.live:,.0f} of {dense.live:,.0f}",
         "test accuracy, %": _spread(kept.after)[1],
-        "before pruning, %": _spread(dense.after)[1],
+        "dense test accuracy, %": _spread(dense.after)[1],
         "effective sparsity": _percent(kept.effective_sparsity),
     }
     shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in cards.items())
@@ -94,54 +95,76 @@ def _section(results: Results, name: str, folder: Path) -> str:
     """The plots and tables of a section."""
     groups, lines, references = results.sections[name], results.lines(name), results.references(name)
     best = {dataset: b for dataset, b in results.best.items() if b.group.section == name}
-    first = next(iter(best.values()), None)
-    group = next((g for g in groups if first and g.settings == first.group.settings), groups[0])
+    of = [(b.group.grid, b.group.settings) for b in best.values()]
+    winners = [next(group for group in groups if (group.grid, group.settings) == one) for one in of]
+    group = next((g for g in [*winners, *groups] if g.settings.prune), groups[0])
     detail = next(line for line in lines if group in line.groups)
-    subject = Subject(lines, references, detail, first, _networks(group, detail, references, first, Store(folder)))
+    first = next((b for g, b in zip(winners, best.values(), strict=True) if g is group), None)
+    networks = _networks(group, detail, references, first, Store(folder))
+    subject = Subject(lines, references, detail, list(best.values()), networks)
     alone = len(results.sections) == 1
     try:
-        suffix = "" if alone else "-" + "-".join(name.split())
+        suffix = "" if alone else "-" + "-".join(re.findall(r"[\w.]+", name))
         figures = "".join(map(_figure, draw(subject, suffix, Store(folder).plots)))
     except ImportError:
         figures = '<p>Plots need an extra: <code>pip install "fastprune[plots]"</code>, then make the report again.</p>'
     parts = [f"<h2>{'Results' if alone else html.escape(name)}</h2>"]
     parts += [_told(results, dataset, found) for dataset, found in best.items()]
     parts.append(f"<div class='figures'>{figures}</div>")
-    if len(groups) > 1 and best:
+    if len(groups) > 1 and any(group.rows[0].held_out for group in groups):
         title = "Settings, compared by the network that each seed keeps"
-        stars = {groups.index(g) for g in groups for b in best.values() if g.settings == b.group.settings}
-        head = ("settings", "dense, %", "round", "sparsity, %", "compression", "test, %", "vs dense", "seeds", "failed")
+        head = ["settings", "dense test accuracy, %", "round", "sparsity, %", "compression", "test accuracy, %"]
+        head += ["vs dense", "seeds", "failed"]
         without = ["dataset"] if len({g.settings.dataset for g in groups}) == 1 else []
+        stars = {groups.index(winner) for winner in winners}
         parts.append(_table(title, head, [_compared(g.grid.label(g.settings, without), g) for g in groups], stars))
     for line in lines if len(lines) <= _TABLES else [detail]:
-        of = f" of {line.label}" if len(lines) > 1 else ""
-        title = f"Rounds{of}: mean ± standard deviation over seeds"
-        star = {i for i, row in enumerate(line.rows) if line is detail and first and row.round == first.record.round}
-        parts.append(_table(title, *_rounds(line, references), star))
-        parts += [_layers(of, line, known) for known in references if known.layers]
+        whose = f" of {line.label}" if len(lines) > 1 else ""
+        one = "Ends of stages" if line.groups[0].settings.stage else "Rounds"
+        kind = "Single rounds" if len(line.groups) > 1 else one
+        stars = {
+            number
+            for number, row in enumerate(line.rows)
+            for winner, chosen in zip(winners, best.values(), strict=True)
+            if row.round == chosen.record.round and row in winner.rows
+        }
+        parts.append(_table(f"{kind}{whose}: mean ± standard deviation over seeds", *_rounds(line, references), stars))
+        parts += [_layers(whose, line, known) for known in references if known.layers]
     return "\n".join(parts)
 
 
 def _networks(
     group: Group, detail: Line, references: Sequence[Reference], best: Best | None, store: Store
-) -> tuple[Network, Network] | None:
-    """The dense and the pruned network to be drawn: the best one, or one to compare with a reference, or the last."""
-    finished = [cell for cell in group.cells if cell.finished and not cell.last.failed]
-    if not (best or finished):
+) -> tuple[str, Network, Network] | None:
+    """What is drawn of weights: the best network, or one to compare with a reference, or the last."""
+    cell = best.cell if best else next((c for c in group.cells if c.finished and not c.last.failed), None)
+    if cell is None:
         return None
-    cell, end = (best.cell if best else finished[0]).settings, 0
-    if best is None and cell.stage:
-        wanted = next((known.compression for known in references if known.layers), math.inf)
-        end = min(
-            detail.rows[1:], key=lambda row: abs((row.compression or math.inf) - wanted), default=detail.rows[0]
-        ).round
-    return saved_network(cell, store.state(cell, 0)), load(store.network(cell, end))
+    end = cell.best
+    if best is None and cell.settings.stage:
+        wanted = next((known for known in references if known.layers), None)
+        near = _nearest(detail.rows[1:], wanted) if wanted else None
+        end = near.round if near else end
+    parts = [detail.label, f"seed {cell.settings.seed}", times(cell.records[end].compression)]
+    name = f"{'best ' if best else ''}network of {', '.join(filter(None, parts))}"
+    file = store.network(cell.settings, 0 if end == cell.best else end)
+    return name, saved_network(cell.settings, store.state(cell.settings, 0)), load(file)
+
+
+def _nearest(rows: Sequence[Row], known: Reference) -> Row | None:
+    """The row whose compression is nearest to a reference's, if it is near enough to stand beside it."""
+
+    def off(row: Row) -> float:
+        return abs(known.compression / (row.compression or math.inf) - 1)
+
+    nearest = min(rows, key=off, default=None)
+    return nearest if nearest and off(nearest) < _NEAR else None
 
 
 def _told(results: Results, dataset: str, best: Best) -> str:
     """The best network of a data set, and how far it is to be trusted."""
     kept, cell, record, points = best.group.kept, best.cell.settings, best.record, 100 * best.uncertainty
-    of = ", ".join(filter(None, [Path(dataset).stem, best.group.grid.label(best.group.settings)]))
+    of = ", ".join(filter(None, [Path(dataset).stem, best.group.grid.label(best.group.settings, ["dataset"])]))
     text = (
         f"Best on {of}: {times(kept.compression)}, test accuracy {_spread(kept.after)[1]} %. Saved as "
         f"{results.best_file(dataset)}: seed {cell.seed}, round {record.round}, {record.live:,} weights, test accuracy "
@@ -184,38 +207,41 @@ def _compared(label: str, group: Group) -> list[_Cell]:
 
 def _rounds(line: Line, references: Sequence[Reference]) -> tuple[list[str], list[list[_Cell]]]:
     """The table of a line: its columns, of which some stand only where they say something, and its rows."""
-    fair, several = any(row.fair for row in line.rows), any(group.settings.stage for group in line.groups)
-    head = ["round", "sparsity, %", "compression", "live weights", "effective sparsity, %", "pruned, %", "retrained, %"]
-    head += ["vs dense", *(["vs dense trained as long"] if fair else []), *(["published, %"] if references else [])]
-    head += ["seconds so far" if several else "seconds", "seeds", "failed"]
-    rows = []
-    for row in line.rows:
-        near = [known for known in references if abs(known.compression / (row.compression or math.inf) - 1) < _NEAR]
-        published = "; ".join(f"{known.name}: {100 - known.error:.2f}" for known in near)
-        cells: list[_Cell] = [
-            (row.round, row.name),
-            *_size(row),
-            (row.live, f"{row.live:,.0f}"),
-            (row.effective_sparsity, f"{100 * row.effective_sparsity:.2f}"),
-            _spread(row.before),
-            _spread(row.after),
-            _spread(row.difference, "+"),
-            *([_spread(row.fair, "+")] if fair else []),
-            *([(published, published)] if references else []),
-            *([(row.total, f"{row.total:,.0f}")] if several else [(row.seconds, f"{row.seconds:.2f}")]),
-            (row.seeds, str(row.seeds)),
-            (row.failed, str(row.failed)),
-        ]
+    stages, fair = line.groups[0].settings.stage, any(row.fair for row in line.rows)
+    uneven = len({(row.seeds, row.failed) for row in line.rows}) > 1
+    near = [(_nearest(line.rows, known), f"{known.name}: {100 - known.error:.2f}") for known in references]
+    published = ["; ".join(text for other, text in near if other is row) for row in line.rows]
+    rows: list[dict[str, _Cell]] = []
+    for row, beside in zip(line.rows, published, strict=True):
+        sparsity, compression = _size(row)
+        cells: dict[str, _Cell] = {
+            "round": (row.round, row.name),
+            "sparsity, %": sparsity,
+            "compression": compression,
+            "effective sparsity, %": (row.effective_sparsity, f"{100 * row.effective_sparsity:.2f}"),
+            "test accuracy pruned, %": _spread(row.before),
+            "test accuracy retrained, %": _spread(row.after),
+            "vs dense": _spread(row.difference, "+"),
+        }
+        if fair:
+            cells["vs dense trained as long"] = _spread(row.fair, "+")
+        if any(published):
+            cells["published, %"] = (beside, beside)
+        cells["seconds so far" if stages else "seconds"] = (
+            (row.total, f"{row.total:,.0f}") if stages else (row.seconds, f"{row.seconds:.2f}")
+        )
+        if uneven:
+            cells |= {"seeds": (row.seeds, str(row.seeds)), "failed": (row.failed, str(row.failed))}
         rows.append(cells)
-    return head, rows
+    return list(rows[0]), [list(cells.values()) for cells in rows]
 
 
-def _layers(of: str, line: Line, known: Reference) -> str:
+def _layers(whose: str, line: Line, known: Reference) -> str:
     """A table of the layers beside a reference's (Han et al. 2015, table 2); empty if no row is near it."""
-    near = [r for r in line.rows if r.active_units and abs(known.compression / (r.compression or math.inf) - 1) < _NEAR]
-    if not near or len(near[0].layer_sparsity) != len(known.layers):
+    row = _nearest([row for row in line.rows if row.active_units], known)
+    if row is None or len(row.layer_sparsity) != len(known.layers):
         return ""
-    row, active = near[0], [*(near[0].active_units or []), 1.0]
+    active = [*(row.active_units or []), 1.0]
     rows = []
     for layer, (weights, units) in enumerate(known.layers):
         density = 1 - row.layer_sparsity[layer]
@@ -224,8 +250,8 @@ def _layers(of: str, line: Line, known: Reference) -> str:
         theirs = weights * (known.layers[layer - 1][1] / 100 if layer else 1)
         pairs = ((weights, density), (units, active[layer]), (theirs, done))
         rows.append([(layer, f"layer {layer}"), *((100 * ours, f"{a:.0f} / {100 * ours:.1f}") for a, ours in pairs)])
-    title = f"Layers{of} at {times(row.compression)}: {known.name} / here"
-    return _table(title, ("layer", "weights kept, %", "active units, %", "multiplications, %"), rows, set())
+    title = f"Layers{whose} at {times(row.compression)}: {known.name} / here"
+    return _table(title, ("layer", "live weights, %", "active units, %", "multiplications, %"), rows, set())
 
 
 def _size(row: Row) -> list[_Cell]:
@@ -239,13 +265,16 @@ def _spread(spread: Spread | None, sign: str = "") -> _Cell:
     if spread is None:
         return "", ""
     mean = f"{100 * spread.mean:{sign}.2f}"
-    return spread.mean, mean if spread.deviation is None else f"{mean} ± {100 * spread.deviation:.2f}"
+    if spread.deviation is None:
+        return spread.mean, mean
+    return spread.mean, f"{mean}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{100 * spread.deviation:.2f}"
 
 
 def _table(title: str, head: Iterable[str], rows: Iterable[Sequence[_Cell]], best: set[int]) -> str:
     """A table that is sorted by a click; the rows of best networks stand out."""
     title = html.escape(title)
-    names = "".join(f"<th scope='col'><button type='button'>{html.escape(name)}</button></th>" for name in head)
+    heads = (html.escape(name).replace(", %", ",&nbsp;%") for name in head)
+    names = "".join(f"<th scope='col'><button type='button'>{name}</button></th>" for name in heads)
     lines = []
     for number, row in enumerate(rows):
         tags = ["th scope='row'", *["td"] * (len(row) - 1)]
@@ -263,10 +292,12 @@ def _table(title: str, head: Iterable[str], rows: Iterable[Sequence[_Cell]], bes
 
 
 def _settings(results: Results) -> str:
-    lines = []
+    cells, lines = [group.settings for group in results.groups], []
     for key, name in KEYS.items():
-        values = ", ".join(map(written, results.sweep.axis(name)))
-        lines.append(f"<tr><th scope='row'>{key}</th><td>{html.escape(values)}</td></tr>")
+        used = dict.fromkeys(getattr(cell, name) for cell in cells if cell.applies(name))
+        values = ", ".join(map(written, results.sweep.axis("seed") if name == "seed" else used))
+        if values and name != "stage":
+            lines.append(f"<tr><th scope='row'>{key}</th><td>{html.escape(values)}</td></tr>")
     return "\n".join(lines)
 
 
@@ -282,8 +313,9 @@ def _failures(results: Results, failures: Sequence[Failure]) -> str:
 
 
 def _use(results: Results) -> str:
-    files = [results.best_file(name) for name in results.best]
-    return "import fastprune\n" + "\n".join(f'fastprune.load("{file}").predict(x)' for file in files)
+    files = [f'fastprune.load("{results.best_file(name)}").predict(x)' for name in results.best]
+    code = html.escape("\n".join(["import fastprune", *files]))
+    return f"<p>To use what is best:</p>\n<pre>{code}</pre>" if files else ""
 
 
 def _versions() -> str:
