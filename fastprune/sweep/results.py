@@ -207,7 +207,11 @@ class Results:
                     unpruned.setdefault(same, {})[cell.settings.seed] = cell
         groups = []
         for (number, same), cells in found.items():
-            dense = unpruned.get(dataclasses.replace(same, prune=False).plain(), {}) if same.prune else {}
+            like = dataclasses.replace(dataclasses.replace(same, prune=False).plain(), stage=())
+            dense: dict[int, Cell] = {}
+            for other, controls in unpruned.items() if same.prune else ():  # it may have only the first stages
+                if other.stage == same.stage[: len(other.stage)] and dataclasses.replace(other, stage=()) == like:
+                    dense = dense | controls
             groups.append(Group(self.sweep.grids[number], cells[0].settings, cells, dense))
         return groups
 
