@@ -207,11 +207,12 @@ class Results:
                     unpruned.setdefault(same, {})[cell.settings.seed] = cell
         groups = []
         for (number, same), cells in found.items():
-            like = dataclasses.replace(dataclasses.replace(same, prune=False).plain(), stage=())
-            dense: dict[int, Cell] = {}
-            for other, controls in unpruned.items() if same.prune else ():  # it may have only the first stages
-                if other.stage == same.stage[: len(other.stage)] and dataclasses.replace(other, stage=()) == like:
-                    dense = dense | controls
+            dense = {
+                seed: cell
+                for other, controls in unpruned.items()
+                if _controls(other, same)
+                for seed, cell in controls.items()
+            }
             groups.append(Group(self.sweep.grids[number], cells[0].settings, cells, dense))
         return groups
 
@@ -292,6 +293,15 @@ class Results:
                     of = {"grid": grid.name, "cell": cell.settings.digest} | cell.settings.at(record.round).values
                     values = of | record._asdict()
                     yield {name: values[name] for name in COLUMNS}
+
+
+def _controls(dense: Settings, pruned: Settings) -> bool:
+    """Whether a cell differs from a pruned one in that it is not pruned; it may have only the first stages."""
+    if not pruned.prune or bool(dense.stage) != bool(pruned.stage):
+        return False
+    like = dataclasses.replace(pruned, prune=False).plain()
+    same = dataclasses.replace(like, stage=()) == dataclasses.replace(dense, stage=())
+    return same and dense.stage == like.stage[: len(dense.stage)]
 
 
 def times(compression: float | None) -> str:
