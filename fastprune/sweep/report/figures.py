@@ -121,15 +121,13 @@ def _accuracy(subject: Subject, canvas: Any) -> str:
     coloured = lines if len(lines) <= len(_COLORS) else ranked[: len(_COLORS) - 3]
     dense, most, told = _dense(lines), 2.0, []
     lowest, highest = dense.min(), dense.max()
-    if len({line.groups[0].settings.dataset for line in lines}) == 1:  # the mean over data sets says nothing
-        axes.axhline(dense.mean(), color=_INK, linewidth=0.9, linestyle="--")
-        told.append(f"Dense networks: {dense.mean():.1f} %.")
     for line in sorted(lines, key=lambda line: line in coloured):  # on top
         x, mean, deviation = _points(line)
         lower, upper = np.clip([mean - deviation, mean + deviation], 0, 100)
         if line in coloured:
             number = coloured.index(line)
-            label = line.label or f"mean over {len(line.groups[0].cells)} seeds"
+            seeds = len(line.groups[0].cells)
+            label = line.label or (f"mean over {seeds} seeds" if seeds > 1 else "one seed")
             if not line.groups[0].settings.prune:
                 axes.axhline(mean[-1], color=_COLORS[number], linewidth=1.6, linestyle=":", label=label)
                 told.append(f"{label}: {mean[-1]:.1f} %.")
@@ -147,6 +145,9 @@ def _accuracy(subject: Subject, canvas: Any) -> str:
             lowest = min(lowest, lower.min())
         highest = max(highest, upper.max())
         most = max(most, x[upper >= dense.min() - _LEAST].max(initial=2))
+    if len({line.groups[0].settings.dataset for line in lines}) == 1:  # the mean over data sets says nothing
+        axes.axhline(dense.mean(), color=_INK, linewidth=0.9, linestyle="--")
+        told.insert(0, f"Dense networks: {dense.mean():.1f} %.")
     for letter, known in zip(string.ascii_uppercase + string.ascii_lowercase, subject.references, strict=False):
         accuracy = 100 - known.error
         label = f"{known.name}: {accuracy:g} % at {times(known.compression)}"
@@ -157,7 +158,7 @@ def _accuracy(subject: Subject, canvas: Any) -> str:
         lowest, highest, most = min(lowest, accuracy), max(highest, accuracy), max(most, known.compression)
     for best in subject.best:
         compression, accuracy = best.record.compression or 1.0, 100 * (best.record.after_test_accuracy or 0.0)
-        most = max(most, compression)
+        lowest, highest, most = min(lowest, accuracy), max(highest, accuracy), max(most, compression)
         axes.plot(compression, accuracy, "*", color=_INK, markersize=13, markeredgecolor="white", zorder=5)
         told.append(f"Best network: {accuracy:.1f} % at {times(compression)}.")
     axes.set(xscale="log", xlabel="compression: all weights by live weights", ylabel="test accuracy, %")
