@@ -71,6 +71,7 @@ def in_a_child(begin, *arguments):
     if pid:
         return pid
     code = 1
+    signal.alarm(120)  # should it wait for something that was not forked with it, it ends, and the test fails
     try:
         begin()
         run_here(*arguments)
