@@ -4,10 +4,6 @@ import os
 import signal
 
 
-def nothing():
-    """Begin nothing."""
-
-
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 

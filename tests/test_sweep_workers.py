@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import pytest
 from sweeps import SMALL, command, outcome, run_here, workers
-from tasks import die, double, nothing
+from tasks import die, double
 
 from fastprune.sweep import Sweep, engine, run_sweep
 from fastprune.sweep.command import main
@@ -34,7 +34,7 @@ def whole(tmp_path_factory):
 
 @contextlib.contextmanager
 def processes(count):
-    executor = Processes(count, nothing)
+    executor = Processes(count)
     try:
         yield executor
     finally:
@@ -63,7 +63,7 @@ def test_a_process_that_dies_idle_is_replaced_too():
 
 
 def test_processes_end_at_once_when_told_to():
-    executor = Processes(2, nothing)
+    executor = Processes(2)
     pids = [executor.submit(os.getpid).result() for _ in range(2)]
     future = executor.submit(time.sleep, 60)
     began = time.monotonic()
@@ -212,7 +212,7 @@ def test_a_process_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, 
                 self.killed += 1
             return future
 
-    executor = Killing(2, nothing)
+    executor = Killing(2)
     try:
         _, failures = run_here(*GRID, "--out", tmp_path, executor=executor, workers=2)
     finally:
