@@ -1,4 +1,4 @@
-"""The unit of work of a sweep: one round of one cell, a pure function that any process can be given."""
+"""The unit of work of a sweep: one round of one cell, as a pure function that any process can run."""
 
 import hashlib
 import math
@@ -27,52 +27,50 @@ Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
 
 
 class Record(NamedTuple):
-    """What is known of one round; round 0 is the dense network. None is unknown or does not apply.
+    """The record of one round; round 0 is the dense network. None means unknown or not applicable.
 
-    docs/sweeps.md says what each field means: they are columns of the results.
+    The fields are columns of the results, described in docs/sweeps.md. Files hold them by position: keep their order.
+    The defaults are the dense network's.
     """
 
-    round: int
-    stage: int
-    requested: float | None
-    requested_sparsity: float | None
-    sparsity: float
-    prunable_sparsity: float
-    layer_sparsity: list[float]
-    effective_sparsity: float
-    compression: float | None
-    live: int
-    removed: int
-    grown: int
-    thresholds: list[float | None] | None
-    dead_units: list[int]
-    active_units: list[float] | None
-    sensitivity: list[list[float]] | None
-    execution: list[str]
-    before_train_accuracy: float | None
-    before_train_loss: float | None
-    before_test_accuracy: float | None
-    before_test_loss: float | None
-    after_train_accuracy: float | None
-    after_train_loss: float | None
-    after_validation_accuracy: float | None
-    after_validation_loss: float | None
-    validation_samples: int
-    after_test_accuracy: float | None
-    after_test_loss: float | None
-    fit_learning_rate: float | None
-    fit_epochs: int
-    failed: bool
-    events: list[str]
-    seconds: float
-
-
-_UNKNOWN: dict[str, Any] = dict.fromkeys(Record._fields)
+    round: int = 0
+    stage: int = 0
+    requested: float | None = None
+    requested_sparsity: float | None = None
+    sparsity: float = 0.0
+    prunable_sparsity: float = 0.0
+    layer_sparsity: Sequence[float] = ()
+    effective_sparsity: float = 0.0
+    compression: float | None = 1.0
+    live: int = 0
+    removed: int = 0
+    grown: int = 0
+    thresholds: list[float | None] | None = None
+    dead_units: Sequence[int] = ()
+    active_units: list[float] | None = None
+    sensitivity: list[list[float]] | None = None
+    execution: Sequence[str] = ()
+    before_train_accuracy: float | None = None
+    before_train_loss: float | None = None
+    before_test_accuracy: float | None = None
+    before_test_loss: float | None = None
+    after_train_accuracy: float | None = None
+    after_train_loss: float | None = None
+    after_validation_accuracy: float | None = None
+    after_validation_loss: float | None = None
+    validation_samples: int = 0
+    after_test_accuracy: float | None = None
+    after_test_loss: float | None = None
+    fit_learning_rate: float | None = None
+    fit_epochs: int = 0
+    failed: bool = False
+    events: Sequence[str] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a cell trains on and is measured by, and its key: a digest of all of it."""
+    """The training, held-out and test samples of a cell; `key` is a digest of them all."""
 
     key: str
     features: int
@@ -83,13 +81,13 @@ class Data:
 
     @classmethod
     def of(cls, data: Dataset, holdout: float) -> "Data":
-        """Hold out a part of the training samples, at random but always the same ones; none if `holdout` is 0.
+        """Hold out a random part of the training samples, the same one every time; none if `holdout` is 0.
 
-        Raises ValueError if the labels are not one class a sample, or the part leaves nothing to train on.
+        Raises ValueError if the labels are not one class per sample, or nothing is left to train on.
         """
         if data.y_train.dtype.kind == "f" or data.y_train.ndim != 1:
-            came = "values to meet" if data.y_train.dtype.kind == "f" else f"labels of shape {data.y_train.shape}"
-            raise ValueError(f"dataset: expected one class a sample (a whole number), got {came}")
+            came = "numbers to predict" if data.y_train.dtype.kind == "f" else f"labels of shape {data.y_train.shape}"
+            raise ValueError(f"dataset: expected one class per sample (a whole number), got {came}")
         check.number("holdout", holdout, "[0, 1)")
         order = np.random.default_rng(0).permutation(len(data.x_train))
         count = max(1, round(holdout * order.size)) if holdout else 0
@@ -97,16 +95,16 @@ class Data:
             raise ValueError(f"holdout: expected to leave samples to train on, got {holdout} of {order.size}")
         parts = [np.sort(order[count:]), np.sort(order[:count])]
         train, held_out = ((data.x_train[part], data.y_train[part]) for part in parts)
+        test = data.x_test, data.y_test
         digest = hashlib.sha256()
-        for array in (*train, *held_out, data.x_test, data.y_test):
+        for array in (*train, *held_out, *test):
             digest.update(f"{array.dtype.str} {array.shape}".encode() + np.ascontiguousarray(array).data)
-        test, outputs = (data.x_test, data.y_test), data.outputs
-        return cls(digest.hexdigest(), data.features, outputs, train, held_out if count else None, test)
+        return cls(digest.hexdigest(), data.features, data.outputs, train, held_out if count else None, test)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A round to be done somewhere: all that it depends on. `data` is None where they are hoped to be there already."""
+    """One round to run, with all that it depends on; `data` is None if the worker should already have it."""
 
     settings: Settings
     round: int
@@ -116,16 +114,16 @@ class Task:
     data: Data | None = None
 
 
-_SCANNED = 5000  # training samples for sensitivity curves, where none are held out
-_MOST = 4
+_SCANNED = 5000  # training samples for the sensitivity curves if none are held out
+_MOST = 4  # data sets that a worker keeps
 _MOST_ROUNDS = 1_000_000
-_known: dict[str, Data] = {}  # by key, to this process; the latest last
+_known: dict[str, Data] = {}  # the data this process has been sent, by key, the most recently used last
 
 
 def work(task: Task) -> tuple[bytes, Record] | None:
-    """Do a task, in whatever process this is; None, if that process has not been given the data yet.
+    """Run a task in this process; return None if this process does not have the data yet.
 
-    So data cross to a worker once, and it needs no disk in common with whoever sends tasks.
+    So each worker is sent the data once, and needs no shared disk.
     """
     data = task.data or _known.pop(task.key, None)
     if data is None or data.key != task.key:
@@ -136,40 +134,17 @@ def work(task: Task) -> tuple[bytes, Record] | None:
     return advance(task.settings, task.round, task.state, data, task.threads)
 
 
-def leave_it_to_records() -> None:
-    """Print no warning of trainings that a sweep makes: its records say the same.
-
-    Filters belong to the process, not to the thread, so this one is for the sweep's own modules only, and it stays.
-    """
-    warnings.filterwarnings("ignore", category=TrainingWarning, module=r"fastprune\.sweep\.")
-
-
 def advance(settings: Settings, round: int, state: bytes | None, data: Data, threads: int) -> tuple[bytes, Record]:
-    """Make one round of a cell: a pure function, but for the record's seconds.
+    """Run one round of a cell, given the state that the round before returned; return the new state and the record.
 
-    Parameters
-    ----------
-    settings : Settings
-        Of the cell.
-    round : int
-        0 for dense training.
-    state : bytes or None
-        What the round before returned; None for dense training.
-    data : Data
-        Of `settings.dataset`.
-    threads : int
-        To compute with; the result does not depend on it.
+    Round 0 is dense training, without a state. A failed round returns the state it was given. The result depends on
+    nothing but the arguments; only the record's seconds vary. `threads` does not change it either.
 
-    Returns
-    -------
-    bytes
-        The state after the round, see `State.to_bytes`; if the round failed, the one it was given.
-    Record
-
-    Raises ValueError if a setting is not as the classes it is given to want it; DivergenceError if dense training
-    diverges.
+    Raises ValueError if a setting is invalid, and DivergenceError if dense training diverges.
     """
-    leave_it_to_records()
+    # The records say the same as these warnings. Filters are global to the process: this one is for the sweep's modules
+    # only, and it stays.
+    warnings.filterwarnings("ignore", category=TrainingWarning, module=r"fastprune\.sweep\.")
     trainer = _trainer(settings.at(round), network(settings, data))
     trainer.n_jobs = threads
     if state is None:
@@ -188,16 +163,19 @@ def advance(settings: Settings, round: int, state: bytes | None, data: Data, thr
         rounds=1,
         test=data.test,
     )
-    # Held-out samples choose the best network, and nothing in training: so they are no `validation` of it.
+    # Held-out samples only choose the best network. They must not influence training, so they are not its `validation`.
     held_out = None if record.failed or data.held_out is None else trainer.evaluate(*data.held_out)
-    known: dict[str, Any] = {"round": round, "stage": stage + 1, "validation_samples": _held(data)}
-    if round in settings.ends:
-        known["active_units"] = active_units(trainer.network, data.test[0])
-    return _packed(trainer.snapshot(), early), _record(trainer.network, record, held_out)._replace(**known)
+    known = _known_of(record, trainer.network, held_out) | {
+        "round": round,
+        "stage": stage + 1,
+        "validation_samples": len(data.held_out[0]) if data.held_out else 0,
+        "active_units": active_units(trainer.network, data.test[0]) if round in settings.ends else None,
+    }
+    return _packed(trainer.snapshot(), early), Record(**known)
 
 
 def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Record]:
-    """Round 0: dense training, and how much each layer of its network can lose."""
+    """Run round 0: train the dense network, and measure how well each layer bears pruning."""
     schedule, epochs = trainer.learning_rate_schedule, settings.epochs
     lengths = [epochs] if settings.rewind_to is None else [settings.rewind_to, epochs - settings.rewind_to]
     early, made, seconds = b"", 0, 0.0
@@ -211,37 +189,25 @@ def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Rec
     x, y = data.held_out or [part[:_SCANNED] for part in data.train]
     scan = Pruner(trainer).sensitivity(x, y)
     network = trainer.network
-    known = {
-        "round": 0,
-        "stage": 0,
-        "sparsity": 0.0,
-        "prunable_sparsity": 0.0,
-        "layer_sparsity": [0.0] * network.n_layers,
-        "effective_sparsity": 0.0,
-        "compression": 1.0,
-        "live": network.total_weights,
-        "removed": 0,
-        "grown": 0,
-        "dead_units": [0] * (network.n_layers - 1),
-        "active_units": active_units(network, data.test[0]),
-        "validation_samples": _held(data),
-        "sensitivity": [[point.accuracy for point in curve] for curve in scan.evaluations],
-        "execution": network.execution,
-        "fit_learning_rate": settings.learning_rate,
-        "fit_epochs": made,
-        "failed": False,
-        "events": ["collapsed"] if scores.train.collapsed else [],
-        "seconds": seconds,
-    }
-    return _packed(trainer.snapshot(), early), Record(**_UNKNOWN | known | _scores("after", scores))
-
-
-def _held(data: Data) -> int:
-    return 0 if data.held_out is None else len(data.held_out[0])
+    record = Record(
+        layer_sparsity=[0.0] * network.n_layers,
+        live=network.total_weights,
+        dead_units=[0] * (network.n_layers - 1),
+        active_units=active_units(network, data.test[0]),
+        validation_samples=len(x) if data.held_out else 0,
+        sensitivity=[[point.accuracy for point in curve] for curve in scan.evaluations],
+        execution=network.execution,
+        fit_learning_rate=settings.learning_rate,
+        fit_epochs=made,
+        events=["collapsed"] if scores.train.collapsed else [],
+        seconds=seconds,
+        **_scores("after", scores),
+    )
+    return _packed(trainer.snapshot(), early), record
 
 
 def _packed(state: State, early: bytes) -> bytes:
-    """A state, and the bytes of the one to go back to, if there is any."""
+    """Join a state and the early state that rounds rewind to (empty if they do not rewind)."""
     current = state.to_bytes()
     return len(current).to_bytes(8, "little") + current + early
 
@@ -252,11 +218,11 @@ def _unpacked(packed: bytes) -> tuple[bytes, bytes]:
 
 
 def active_units(network: MLP, x: Floats) -> list[float]:
-    """Fraction of each hidden layer's units that are not 0, on average over samples (Han et al. 2015, table 2)."""
+    """Return the mean fraction of nonzero units in each hidden layer over the samples (Han et al. 2015, table 2)."""
     if network.activation != "relu":
         return [1.0] * (network.n_layers - 1)
     active, below = [], np.asarray(x, network.dtype)
-    with one_blas_thread():  # more would change the last bits
+    with one_blas_thread():  # more threads would change the last bits
         for weights, biases in zip(network.weights[:-1], network.biases[:-1], strict=True):
             below = np.maximum(below @ weights.T + biases, 0)
             active.append(float(np.mean(below > 0)))
@@ -264,13 +230,13 @@ def active_units(network: MLP, x: Floats) -> list[float]:
 
 
 def network(settings: Settings, data: Data) -> MLP:
-    """The network of a cell, before training."""
+    """Build the network of a cell, before training."""
     sizes = [data.features, *settings.hidden, data.outputs]
     return MLP(sizes, **settings.arguments("MLP"), seed=settings.seed)
 
 
 def saved_network(settings: Settings, state: bytes) -> MLP:
-    """The network of a cell in a state that `advance` returned, fit for `MLP.save`."""
+    """Build the network of a cell from a state that `advance` returned, ready for `MLP.save`."""
     restored = State.from_bytes(_unpacked(state)[0])
     sizes = restored.storage.sizes
     loss = "softmax_cross_entropy" if sizes[-1] > 1 else "sigmoid_cross_entropy"
@@ -280,11 +246,8 @@ def saved_network(settings: Settings, state: bytes) -> MLP:
 
 
 def check_settings(cells: Sequence[Settings], data: Callable[[Settings], Data]) -> None:
-    """Refuse settings before anything is run.
-
-    Raises ValueError if one is not as described, or not as the classes it is given to want it.
-    """
-    networks: dict[Any, MLP] = {}  # made once each: that takes longer than all checks
+    """Check all settings before anything runs. Raises ValueError if one is invalid."""
+    networks: dict[Any, MLP] = {}  # each is built once: that takes longer than all checks
     for cell in {replace(cell, seed=0) for cell in cells}:
         check.integer("rounds", cell.last, 1, _MOST_ROUNDS)
         check.number("max_drop", cell.max_drop, "[0, 1]")
@@ -327,8 +290,8 @@ def _pruner(settings: Settings, stage: int, trainer: Trainer) -> Pruner:
     return Pruner(trainer, rule=rule, schedule=amounts, **given, seed=now.seed)
 
 
-def _record(network: MLP, record: RoundRecord, held_out: Evaluation | None) -> Record:
-    """A round's record; a failed one tells of the network that was given up."""
+def _known_of(record: RoundRecord, network: MLP, held_out: Evaluation | None) -> dict[str, Any]:
+    """Return the fields of a `Record` that a `RoundRecord` knows; a failed one describes the network it gave up."""
     known = {name: value for name, value in vars(record).items() if name in Record._fields}
     known |= {name: list(value) for name, value in known.items() if isinstance(value, tuple)}
     known |= {
@@ -340,11 +303,11 @@ def _record(network: MLP, record: RoundRecord, held_out: Evaluation | None) -> R
     known |= _scores("before", record.before)
     if record.after is not None:
         known |= _scores("after", replace(record.after, validation=held_out))
-    return Record(**_UNKNOWN | known)
+    return known
 
 
 def _scores(when: str, scores: Scores) -> dict[str, Any]:
-    """Accuracies and losses, by the names of a record; None where a loss is no number."""
+    """Return accuracies and losses under the names of a record; a loss that is not finite is None."""
     parts = {which: part for which, part in vars(scores).items() if part is not None}
     return {f"{when}_{which}_accuracy": part.accuracy for which, part in parts.items()} | {
         f"{when}_{which}_loss": part.loss if math.isfinite(part.loss) else None for which, part in parts.items()
