@@ -315,8 +315,8 @@ def test_several_data_sets_have_a_best_network_each(tmp_path, capsys):
         ),
         (["--dataset", "missing.csv"], "which is not a file"),
         (["--dataset", "broken.npz"], "broken.npz"),
-        (["--dataset", "values.csv"], "dataset: expected one class a sample .* got values to meet"),
-        (["--dataset", "pairs.npz"], r"dataset: expected one class a sample .* got labels of shape \(4, 2\)"),
+        (["--dataset", "values.csv"], "dataset: expected one class per sample .* got numbers to predict"),
+        (["--dataset", "pairs.npz"], r"dataset: expected one class per sample .* got labels of shape \(4, 2\)"),
         (["--dataset", "mnist", "--data-dir", "."], "data_dir: expected the MNIST files"),
         (["--q", "120"], r"q: expected a number in \[0, 100\], got 120.0"),
         (

@@ -1,7 +1,7 @@
-"""The sweep: rounds handed out to whoever runs them, and written down before the next one starts.
+"""The loop of a sweep: it gives rounds to the workers, and writes each result to disk before the cell's next round.
 
-Only this process writes. A round that is lost, with its worker or to a fault, is handed out again; so results do not
-depend on who ran what, nor on how often the sweep was stopped.
+Only this process writes. If a worker dies or a round fails, the round runs again. So the results depend neither on
+which worker ran a round nor on how often the sweep was stopped.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,42 +26,29 @@ from fastprune.sweep.settings import Settings
 from fastprune.sweep.store import Cell, Store
 from fastprune.team import count_threads
 
-_PATIENCE = 30.0  # seconds without a round, until it is asked whether the workers are still there
-RETRIES = 2  # of a round; a divergence is the same every time, and is not retried
+if TYPE_CHECKING:
+    from fastprune.sweep.display import Display
+
+_PATIENCE = 30.0  # seconds without a result before the loop checks that the workers are still there
+RETRIES = 2  # of a round; divergence is deterministic, and is not retried
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A round that was given up, and the cells that cannot go on for it: several, if it was their dense training."""
+    """A round that failed for good, and the cells that stop there: several if it was their dense training."""
 
     cells: list[Settings]
     round: int
     message: str
 
 
-class Observer(Protocol):
-    """Whoever is to be told how a sweep gets on."""
-
-    def started(self, cell: Settings, round: int) -> None:
-        """A round of a cell is handed out; round 0 is dense training."""
-
-    def finished(self, progress: Cell) -> None:
-        """It is done, and written down."""
-
-    def retried(self, cell: Settings, round: int, error: Exception) -> None:
-        """It was lost, and is handed out again."""
-
-    def failed(self, failure: Failure) -> None:
-        """It was given up."""
-
-
 @dataclass
 class _Job:
-    """The next round of a cell; without progress, the dense training of all cells that wait for it."""
+    """The next round of a cell; without progress, the dense training that one or more cells wait for."""
 
     cell: Settings
     progress: Cell | None
-    state: bytes | None = None  # or it is read from the store
+    state: bytes | None = None  # None: read it from the store
     failures: int = 0
 
     @property
@@ -70,7 +57,10 @@ class _Job:
 
 
 def load_data(sweep: Sweep) -> Callable[[Settings], Data]:
-    """Read the data of a sweep, and tell a cell's. Raises ValueError if a data set is not there, or not for classes."""
+    """Read the data sets of a sweep, and return a function that looks up a cell's.
+
+    Raises ValueError if a data set is missing, or its labels are not classes.
+    """
     found: dict[tuple[str, float], Data] = {}
     for cell in sweep.cells:
         if (cell.dataset, cell.holdout) not in found:
@@ -85,7 +75,7 @@ def load_data(sweep: Sweep) -> Callable[[Settings], Data]:
 
 @dataclass(frozen=True)
 class Workers:
-    """Who runs rounds: an executor, how many it runs at a time, and with how many threads each."""
+    """An executor, the number of rounds it can run at a time, and the threads of each."""
 
     executor: Executor
     count: Callable[[], int]
@@ -98,12 +88,12 @@ Events = queue.SimpleQueue[Future[_Result] | None]
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Events]:
-    """What comes in: rounds that are done, and None for Ctrl-C, which otherwise does nothing in this context.
+    """Make a queue for finished rounds; within this context Ctrl-C only puts None into it.
 
-    An exception out of the blue could leave a lock of the executor held, for which its threads would wait for good.
+    KeyboardInterrupt inside the executor could leave its lock held and deadlock.
     """
     events: Events = queue.SimpleQueue()
-    if threading.current_thread() is not threading.main_thread():  # which alone has to do with signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
         yield events
         return
     before = signal.signal(signal.SIGINT, lambda *_: events.put(None))
@@ -115,7 +105,7 @@ def deferred_interrupts() -> Iterator[Events]:
 
 @contextmanager
 def workers_of(sweep: Sweep) -> Iterator[Workers]:
-    """The workers that a sweep names: processes of this machine, each with its share of the cores, or a cluster.
+    """Start processes that share the cores of this machine, or connect to the cluster that the sweep names.
 
     Raises ValueError if there is no such cluster.
     """
@@ -129,20 +119,20 @@ def workers_of(sweep: Sweep) -> Iterator[Workers]:
     try:
         yield Workers(processes, lambda: jobs, sweep.threads or max(1, cores // jobs))
     finally:
-        processes.shutdown(cancel_futures=True)  # at the end, too, nothing is left to do: and it takes no time
+        processes.shutdown(cancel_futures=True)  # even after success: nothing is left to run, and this returns at once
 
 
 def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str, Cell]) -> None:
-    """Refuse data that are not those of what is done. Raises ValueError if a data set has changed."""
+    """Raise ValueError if a data set differs from the one that finished rounds were trained on."""
     for cell in sweep.cells:
         progress = done.get(cell.digest) or done.get(cell.dense_digest)
         if progress is not None and progress.key != data(cell).key:
             folder = str(sweep.folder)
-            raise ValueError(f"dataset: expected {cell.dataset!r} as {folder!r} was begun with, got other data")
+            raise ValueError(f"dataset: expected the same {cell.dataset!r} as {folder!r} began with, got other data")
 
 
 def compile_kernels() -> None:
-    """Compile what a cell needs, and leave it in the cache for the workers."""
+    """Compile the kernels that a cell needs, so that the workers find them in the cache."""
     rng = np.random.default_rng(0)
     y = np.arange(40) % 3
     x = rng.normal(size=(40, 8)).astype(np.float32)
@@ -152,39 +142,32 @@ def compile_kernels() -> None:
     advance(cell, 1, state, data, 1)
 
 
+@dataclass
 class Loop:
-    """Hands out rounds, so many at a time, and takes what comes back; `done` is kept up to date.
+    """Runs the rounds of a sweep, and updates `done`, which comes from `Store.load`; the store must be locked."""
 
-    `done` is as `Store.load` gives it, and the store is locked.
-    """
-
-    def __init__(
-        self,
-        data: Callable[[Settings], Data],
-        store: Store,
-        done: dict[str, Cell],
-        observer: Observer,
-        workers: Workers,
-        events: Events,
-    ) -> None:
-        self._data, self._store, self._done, self._observer = data, store, done, observer
-        self._workers, self._events = workers, events
-        self._ready: deque[_Job] = deque()  # a cell that is under way comes before the next one
-        self._waiting: dict[str, list[Settings]] = {}  # for a dense network
-        self._running: dict[Future[_Result], _Job] = {}
-        self._failures: list[Failure] = []
+    data: Callable[[Settings], Data]
+    store: Store
+    done: dict[str, Cell]
+    display: "Display"
+    workers: Workers
+    events: Events
+    _ready: deque[_Job] = field(default_factory=deque, init=False)  # cells that have begun come first
+    _waiting: dict[str, list[Settings]] = field(default_factory=dict, init=False)  # by the dense network they need
+    _running: dict[Future[_Result], _Job] = field(default_factory=dict, init=False)
+    _failures: list[Failure] = field(default_factory=list, init=False)
 
     def run(self, cells: Sequence[Settings]) -> list[Failure]:
-        """Run all that is not done; return what failed.
+        """Run all unfinished rounds; return those that failed.
 
-        Raises KeyboardInterrupt if there was Ctrl-C; OSError if something cannot be written, or the executor takes no
-        more tasks.
+        Raises KeyboardInterrupt after Ctrl-C, and OSError if a file cannot be written or the executor accepts no more
+        tasks.
         """
         for cell in cells:
-            if progress := self._done.get(cell.digest):
+            if progress := self.done.get(cell.digest):
                 if not progress.finished:
                     self._ready.append(_Job(cell, progress))
-            elif dense := self._done.get(cell.dense_digest):
+            elif dense := self.done.get(cell.dense_digest):
                 self._ready.append(_Job(cell, dataclasses.replace(dense, settings=cell)))
             elif cell.dense_digest in self._waiting:
                 self._waiting[cell.dense_digest].append(cell)
@@ -192,17 +175,17 @@ class Loop:
                 self._waiting[cell.dense_digest] = [cell]
                 self._ready.append(_Job(cell, None))
         while self._ready or self._running:
-            # At least one: where a cluster has lost all workers, a task waits for the next one.
-            while self._ready and len(self._running) < max(1, self._workers.count()):
+            # At least one: if a cluster has lost all its workers, the task waits for a new one.
+            while self._ready and len(self._running) < max(1, self.workers.count()):
                 job = self._ready.popleft()
-                self._observer.started(job.cell, job.round)
+                self.display.started(job.cell, job.round)
                 if job.round and job.state is None:
-                    job.state = self._store.state(job.cell, job.round - 1)
+                    job.state = self.store.state(job.cell, job.round - 1)
                 self._submit(job)
             try:
-                event = self._events.get(timeout=_PATIENCE)
+                event = self.events.get(timeout=_PATIENCE)
             except queue.Empty:
-                self._workers.count()  # fails if a cluster is gone, whose futures might never be done
+                self.workers.count()  # raises an error if the cluster is gone: its futures might never finish
                 continue
             if event is None:
                 raise KeyboardInterrupt
@@ -210,51 +193,50 @@ class Loop:
         return self._failures
 
     def _submit(self, job: _Job, data: Data | None = None) -> None:
-        task = Task(job.cell, job.round, job.state, self._workers.threads, self._data(job.cell).key, data)
+        task = Task(job.cell, job.round, job.state, self.workers.threads, self.data(job.cell).key, data)
         try:
-            future = self._workers.executor.submit(work, task)
+            future = self.workers.executor.submit(work, task)
         except RuntimeError as error:  # broken, or shut down
-            raise ConnectionError(f"executor: expected it to take tasks, got {text_of(error)}") from error
+            raise ConnectionError(f"executor: it accepts no more tasks ({text_of(error)})") from error
         self._running[future] = job
-        future.add_done_callback(self._events.put)
+        future.add_done_callback(self.events.put)
 
     def _take(self, future: Future[_Result], job: _Job) -> None:
         try:
             result = future.result()
-        except Exception as error:  # whatever befell it: the other cells go on
-            self._lose(job, error)
+        except Exception as error:  # of any kind: the other cells go on
+            self._retry(job, error)
             return
-        if result is None:
-            self._submit(job, self._data(job.cell))
+        if result is None:  # the worker does not have the data yet
+            self._submit(job, self.data(job.cell))
             return
         state, record = result
-        old = job.progress or Cell(job.cell, self._data(job.cell).key)
-        progress = old.with_(record)
-        self._store.add(progress, state)
+        progress = (job.progress or Cell(job.cell, self.data(job.cell).key)).with_(record)
+        self.store.add(progress, state)
         if job.round == 0:
-            self._done[job.cell.dense_digest] = progress
+            self.done[job.cell.dense_digest] = progress
             cells = self._waiting.pop(job.cell.dense_digest)
             self._ready.extendleft(
                 _Job(cell, dataclasses.replace(progress, settings=cell), state) for cell in cells[::-1]
             )
         else:
-            self._done[job.cell.digest] = progress
+            self.done[job.cell.digest] = progress
             if not progress.finished:
                 self._ready.appendleft(_Job(job.cell, progress, state))
-        self._observer.finished(progress)
+        self.display.finished(progress)
 
-    def _lose(self, job: _Job, error: Exception) -> None:
+    def _retry(self, job: _Job, error: Exception) -> None:
         job.failures += 1
         if not isinstance(error, DivergenceError) and job.failures <= RETRIES:
-            self._observer.retried(job.cell, job.round, error)
+            self.display.retried(job.cell, job.round, error)
             self._ready.appendleft(job)
             return
         cells = [job.cell] if job.round else self._waiting.pop(job.cell.dense_digest)
         self._failures.append(Failure(cells, job.round, text_of(error)))
-        self._observer.failed(self._failures[-1])
+        self.display.failed(self._failures[-1])
 
 
 def text_of(error: Exception) -> str:
-    """What went wrong, with the kind of error where its text alone does not say."""
+    """Return the error's message, after the name of its type unless it is an ArithmeticError, which needs none."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ArithmeticError) else f"{type(error).__name__}: {text}".rstrip(": ")
