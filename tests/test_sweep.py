@@ -440,7 +440,7 @@ def test_a_folder_of_other_things_is_not_written_into(tmp_path, capsys):
     (tmp_path / "results.csv").write_text("mine")
     for more in ([], ["--dry-run"]):
         assert main([*SMALL, "--out", str(tmp_path), *more]) == 2
-        assert "out: expected a new folder or that of a sweep, got '" in capsys.readouterr().err
+        assert "out: expected a new folder or one of a sweep, got '" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
 
 

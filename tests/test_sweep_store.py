@@ -336,7 +336,7 @@ def test_a_lock_that_is_none_is_an_error_of_its_own(tmp_path, capsys):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "lock.db").write_text("no database, but a text that is long enough to be looked at" * 20)
     assert main([*SMALL, "--out", str(tmp_path)]) == 2
-    assert "lock.db': expected a file to lock, got an error: file is not a database" in capsys.readouterr().err
+    assert "lock.db': the file cannot be locked: file is not a database" in capsys.readouterr().err
 
 
 def test_a_setting_that_came_later_had_its_default_before(tmp_path):
@@ -481,7 +481,7 @@ def test_a_damaged_file_is_named(whole, tmp_path, name, content, capsys):
     assert main([*GRID, "--out", str(folder)]) == 2
     error = capsys.readouterr().err
     assert str(path) in error
-    assert "without the file, it is done again" in error
+    assert "if you delete it, its rounds run again" in error
     path.unlink()
     run_here(*GRID, "--out", folder)
     assert outcome(folder) == outcome(whole)

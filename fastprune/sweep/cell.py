@@ -187,7 +187,8 @@ def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Rec
     held_out = None if data.held_out is None else trainer.evaluate(*data.held_out)
     scores = Scores(history.train, held_out, trainer.evaluate(*data.test))
     x, y = data.held_out or [part[:_SCANNED] for part in data.train]
-    scan = Pruner(trainer).sensitivity(x, y)
+    evaluations = Pruner(trainer).sensitivity(x, y).evaluations
+    curves: list[list[Any]] = [[point.accuracy for point in curve] for curve in evaluations]
     network = trainer.network
     record = Record(
         layer_sparsity=[0.0] * network.n_layers,
@@ -195,7 +196,7 @@ def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Rec
         dead_units=[0] * (network.n_layers - 1),
         active_units=active_units(network, data.test[0]),
         validation_samples=len(x) if data.held_out else 0,
-        sensitivity=[[point.accuracy for point in curve] for curve in scan.evaluations],
+        sensitivity=curves,
         execution=network.execution,
         fit_learning_rate=settings.learning_rate,
         fit_epochs=made,

@@ -309,7 +309,7 @@ def times(compression: float | None) -> str:
     return "infinite" if compression is None else f"{compression:,.1f}x"
 
 
-def _means(lists: Sequence[list[float]]) -> list[float]:
+def _means(lists: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.fmean(values) for values in zip(*lists, strict=True)]
 
 

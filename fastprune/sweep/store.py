@@ -1,13 +1,13 @@
-"""A sweep's folder: what is done of each cell, written so that nothing that is done is ever lost.
+"""The folder of a sweep: the progress of each cell, written so that no finished round is ever lost.
 
-    store/lock.db           held by the command that works on the folder; store/holder.json says which one that is
-    store/dense/D.npz       each dense network, by the digest of what it depends on
-    store/rounds/C-R.npz    of cells in progress: the state after the last round, and after the best one
-    store/cells/C.jsonl     of finished cells: settings and records
-    networks/C.npz          of finished cells: the best network, as `fastprune.load` reads it
-    networks/C-R.npz        of cells with several stages: the network at the end of each
+    store/lock.db           locked by the command that works on the folder; store/holder.json names that command
+    store/dense/D.npz       dense networks, named by the digest of the settings they depend on
+    store/rounds/C-R.npz    cells in progress: the states after the last round and after the best round
+    store/cells/C.jsonl     finished cells: settings and records
+    networks/C.npz          finished cells: the best network, for `fastprune.load`
+    networks/C-R.npz        cells with several stages: the network at the end of each stage
 
-C and D are digests, R is a round. Each file is whole or not there; a round's is synced before the next one starts.
+C and D are digests, R is a round. Files are written atomically, and a round is synced before the next one starts.
 """
 
 import dataclasses
@@ -36,17 +36,10 @@ _TRIES = 20
 
 @dataclass(frozen=True)
 class Cell:
-    """What is done of a cell.
+    """The progress of a cell; `key` is the `Data.key` of its data.
 
-    Attributes
-    ----------
-    settings : Settings
-        Of the cell.
-    key : str
-        Of the data, see `Data`.
-    lines : str
-        Its records as JSON, a line each, the dense network's first. They are read when they are wanted: ten thousand
-        cells of them take some seconds and half a gigabyte.
+    `lines` has the records as JSON, one per line, from round 0. They are parsed only when needed: those of ten thousand
+    cells take some seconds and half a gigabyte.
     """
 
     settings: Settings
@@ -55,12 +48,12 @@ class Cell:
 
     @functools.cached_property
     def records(self) -> list[Record]:
-        """What is known of each round, from 0."""
+        """The record of each round, from 0."""
         return [Record(*json.loads(line)) for line in self.lines.splitlines()]
 
     @property
     def count(self) -> int:
-        """How many records there are."""
+        """The number of records."""
         return self.lines.count("\n")
 
     @property
@@ -70,44 +63,44 @@ class Cell:
 
     @functools.cached_property
     def finished(self) -> bool:
-        """Whether no round is left, or one has failed."""
+        """Whether the last round is done, or a round has failed."""
         return self.count > self.settings.last or self.last.failed
 
     @property
     def best(self) -> int:
-        """The last round whose held-out accuracy is within `max_drop` of round 0's; without held-out samples, the last.
+        """The last round, other than a failed one, whose held-out accuracy is within `max_drop` of round 0's.
 
-        A round that failed is neither.
+        Without held-out samples, the last round that did not fail.
         """
         good = [record for record in self.records if not record.failed]
         bar = held_out_accuracy(self.records[0]) - self.settings.max_drop
         return [record.round for record in good if held_out_accuracy(record) >= bar][-1]
 
     def with_(self, *records: Record) -> "Cell":
-        """With so many rounds more."""
+        """Return this progress with more records."""
         return dataclasses.replace(self, lines=self.lines + "".join(json.dumps(record) + "\n" for record in records))
 
     def to_text(self) -> str:
-        """As a line of what the cell is, and those of the records."""
+        """Write the cell as text: a line that describes it, and the lines of its records."""
         head = {"settings": _plain(self.settings), "data": self.key, "columns": Record._fields}
         return f"{json.dumps(head)}\n{self.lines}"
 
     @classmethod
     def from_text(cls, text: str, settings: Settings) -> "Cell":
-        """What `to_text` wrote, for a cell of these settings or for another one that shares its dense network.
+        """Read what `to_text` wrote for these settings, or for others that share the dense network.
 
-        Raises ValueError if it did not write this.
+        Raises ValueError if the text is anything else.
         """
         first, _, lines = text.partition("\n")
         head = json.loads(first)
         if not isinstance(head, dict) or head.keys() != {"settings", "data", "columns"}:
-            raise ValueError("no record of a sweep")
+            raise ValueError("not a record of a sweep")
         if head["columns"] != list(Record._fields):
             raise ValueError("the record of another version of fastprune")
         progress = cls(settings, head["data"], lines)
         if progress.count == 0 or progress.last.round != progress.count - 1:
-            raise ValueError("a part of a record")
-        theirs, ours = _DEFAULTS | head["settings"], _plain(settings)  # which it may not have known all of
+            raise ValueError("an incomplete record")
+        theirs, ours = _DEFAULTS | head["settings"], _plain(settings)  # an older version may lack new settings
         if theirs != ours:
             for name in FIELDS if progress.count > 1 else DENSE:
                 if theirs[name] != ours[name]:
@@ -116,7 +109,7 @@ class Cell:
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    """Settings as they come back from JSON."""
+    """Return settings as JSON gives them back: lists for tuples."""
     plain: dict[str, Any] = json.loads(json.dumps(settings.values))
     return plain
 
@@ -125,18 +118,12 @@ _DEFAULTS = _plain(Settings())
 
 
 def held_out_accuracy(record: Record) -> float:
-    """Held-out accuracy, in [0, 1]; 0 if no samples are held out, which makes all rounds alike."""
+    """Return the held-out accuracy, in [0, 1]; without held-out samples it is 0 for all rounds."""
     return record.after_validation_accuracy or 0.0
 
 
 class Store:
-    """The folder of a sweep.
-
-    Parameters
-    ----------
-    folder : path
-        Need not exist: it is made once something is written.
-    """
+    """The folder of a sweep; it is created once something is written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -144,52 +131,49 @@ class Store:
         self._dense, self._rounds, self._cells = (self.store / name for name in ("dense", "rounds", "cells"))
 
     def check(self) -> None:
-        """Refuse a folder of other things, which a sweep could write over. Raises ValueError if there are some."""
+        """Raise ValueError if the folder holds other files, which a sweep could overwrite, or is itself a file."""
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"out: expected a folder, got the file {str(self.folder)!r}")
         if self.folder.is_dir() and not self.store.is_dir() and any(self.folder.iterdir()):
-            raise ValueError(
-                f"out: expected a new folder or that of a sweep, got {str(self.folder)!r}, with other files"
-            )
+            raise ValueError(f"out: expected a new folder or one of a sweep, got {str(self.folder)!r} with other files")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands off the folder, which is made if need be, and clear away what was half written.
+        """Lock the folder against other commands, create it if needed, and remove half-written files.
 
-        Raises ValueError if another command works on it, or it is not a sweep's; OSError if it cannot be written to.
+        Raises ValueError if another command works on it or it holds other files; OSError if it cannot be written to.
         """
         self.check()
-        for folder in (self._dense, self._rounds, self._cells, self.networks):
+        folders = self._dense, self._rounds, self._cells, self.networks
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=self.store).close()  # an OSError that says what is wrong
+        tempfile.TemporaryFile(dir=self.store).close()  # raises an OSError that says why the folder is not writable
         lock = _lock(self.store / "lock.db", self._holder)
         try:
-            for folder in (self.folder, self.store, self._dense, self._rounds, self._cells, self.networks, self.plots):
+            for folder in (self.folder, self.store, *folders, self.plots):
                 remove_parts(folder)
             finished = {path.stem for path in self._cells.iterdir()}
             for path in self._rounds.iterdir():
                 if path.stem.rpartition("-")[0] in finished:
                     path.unlink()
             since = time.strftime("%Y-%m-%d %H:%M:%S")
-            write_text(
-                self.store / "holder.json",
-                json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}),
-            )
+            holder = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+            write_text(self.store / "holder.json", json.dumps(holder))
             yield
         finally:
             lock.close()
 
     def load(self, cells: Sequence[Settings]) -> dict[str, Cell]:
-        """What is done of each of these cells, by digest, and of their dense networks; those not begun are left out.
+        """Load the progress of the cells that have begun, by digest; without a round, that of their dense networks.
 
         Raises ValueError if a file is damaged.
         """
         for _ in range(_TRIES):
             try:
                 return self._load(cells)
-            except FileNotFoundError:  # a command that works on the folder has just gone on
+            except FileNotFoundError:  # the command that works on the folder has just replaced it
                 continue
-        raise ValueError(f"{str(self.folder)!r}: expected files that stay for a moment, got them gone {_TRIES} times")
+        raise ValueError(f"{str(self.folder)!r}: the folder keeps changing; gave up after {_TRIES} tries")
 
     def _load(self, cells: Sequence[Settings]) -> dict[str, Cell]:
         finished, dense_networks = _names(self._cells), _names(self._dense)
@@ -208,9 +192,9 @@ class Store:
         return done
 
     def reopen(self, done: Mapping[str, Cell]) -> int:
-        """Drop the records of cells whose files are missing, so that they run again; return how many.
+        """Drop the records of cells with missing files, so that they run again; return the number of such cells.
 
-        The results will be the same. `done` is as `load` gives it, and the store is locked.
+        The results will be the same. `done` comes from `load`; the store must be locked.
         """
         there = {path for folder in (self._dense, self._rounds, self.networks) for path in folder.iterdir()}
         count = 0
@@ -227,11 +211,11 @@ class Store:
         return count
 
     def others(self, cells: Sequence[Settings]) -> int:
-        """How many finished cells there are besides these."""
+        """Count the finished cells other than these."""
         return len({Path(name).stem for name in _names(self._cells)} - {cell.digest for cell in cells})
 
     def state(self, cell: Settings, round: int) -> bytes:
-        """The state of a cell after a round that is kept. Raises ValueError if the file is damaged, or not there."""
+        """Read the state of a cell after a round. Raises ValueError if its file is damaged or missing."""
         path = self._path(cell, round)
         try:
             return read_npz(path)["state"].tobytes()
@@ -239,9 +223,9 @@ class Store:
             raise _damaged(path, error) from error
 
     def add(self, progress: Cell, state: bytes) -> None:
-        """Write down a cell's last round, and let go of what is no longer needed.
+        """Write the last round of a cell, and delete the files it replaces.
 
-        Raises OSError if it cannot be written. What was written before is still there.
+        Raises OSError if it cannot be written; the files of earlier rounds are then still there.
         """
         cell, last, best = progress.settings, progress.count - 1, progress.best
         keep = {self._path(cell, last), self._path(cell, best)}
@@ -261,7 +245,7 @@ class Store:
                     path.unlink()
 
     def network(self, cell: Settings, end: int = 0) -> Path:
-        """The file of a finished cell's best network, or of the network after the last round of a stage."""
+        """Return the path of a finished cell's best network, or of its network at the end of a stage, round `end`."""
         return self.networks / (f"{cell.digest}-{end}.npz" if end else f"{cell.digest}.npz")
 
     def _path(self, cell: Settings, round: int) -> Path:
@@ -273,13 +257,13 @@ class Store:
             return Cell.from_text(text, cell)
         except MemoryError:
             raise  # the file may be fine
-        except Exception as error:  # of whatever kind: the file may hold any nonsense
+        except Exception as error:  # of any kind: the file may hold anything
             if not path.exists():
                 raise FileNotFoundError(path) from error
             raise _damaged(path, error) from error
 
     def _holder(self) -> str:
-        """Who works on the folder, as far as is known: the lock is there a moment before its note."""
+        """Say which command works on the folder, if its note is already there: the lock comes a moment earlier."""
         try:
             note = json.loads((self.store / "holder.json").read_bytes())
             who = f"process {note['process']} on {note['host']}, since {note['since']}"
@@ -289,7 +273,7 @@ class Store:
 
 
 def _lock(path: Path, holder: Callable[[], str]) -> sqlite3.Connection:
-    """Hold a lock until the connection is closed. SQLite's knows every platform, and goes with its process."""
+    """Lock a file until the connection is closed. SQLite's lock works on every platform and ends with its process."""
     lock = None
     try:
         lock = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -299,7 +283,7 @@ def _lock(path: Path, holder: Callable[[], str]) -> sqlite3.Connection:
             lock.close()
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             raise ValueError(f"out: expected a folder that no other command works on, got {holder()}") from None
-        raise OSError(f"{str(path)!r}: expected a file to lock, got an error: {error}") from error
+        raise OSError(f"{str(path)!r}: the file cannot be locked: {error}") from error
     return lock
 
 
@@ -308,6 +292,4 @@ def _names(folder: Path) -> set[str]:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{str(path)!r}: expected what a sweep wrote, got something else ({error}); without the file, it is done again"
-    )
+    return ValueError(f"{str(path)!r}: the file cannot be used ({error}); if you delete it, its rounds run again")
