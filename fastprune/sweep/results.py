@@ -1,4 +1,4 @@
-"""What a sweep comes to: its files of rows, its tables, and the best network of each data set."""
+"""The results of a sweep: files of rows, tables, and the best network of each data set."""
 
 import csv
 import dataclasses
@@ -18,7 +18,7 @@ from fastprune.sweep.config import Grid, Reference, Sweep
 from fastprune.sweep.settings import DEFAULTS, FIELDS, Settings, written
 from fastprune.sweep.store import Cell, held_out_accuracy
 
-# The columns of results.csv and the keys of results.jsonl: which cell, the settings of the round, what became of it.
+# The columns of results.csv and the keys of results.jsonl: the cell, the settings of the round, its record.
 COLUMNS = (
     "grid",
     "cell",
@@ -26,7 +26,7 @@ COLUMNS = (
     *(name for name in Record._fields if name != "seconds"),
 )
 SECONDS = ("cell", "seed", "round", "seconds")
-_NUMBERS = ("final_sparsity", "quality", "q")  # of a round: cells of one round that differ in these make one line
+_NUMBERS = ("final_sparsity", "quality", "q")  # one-round cells that differ only in these share a line of the chart
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,20 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of one value a seed."""
+        """Compute both from one value per seed."""
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network over seeds: mean numbers, and test accuracies.
+    """One network per seed, averaged over the seeds.
 
-    `before` is None for the dense network, and all spreads are None if no seed came through. `difference` is `after`
-    less the same seed's dense network; `fair` is `after` less the same seed's dense network trained for as many epochs,
-    where the sweep has it. `held_out` is the mean held-out accuracy after retraining; `epochs` and `seconds` are the
-    round's, and `total` are the seconds of all training up to here.
+
+    The spreads are test accuracies: `before` and `after` retraining, and two differences per seed. `difference` is
+    `after` minus the dense network's accuracy, `fair` is `after` minus that of a dense network trained for as many
+    epochs, if the sweep has one. `before` is None for the dense network, and all spreads are None if every seed failed.
+    `held_out` is the mean held-out accuracy after retraining. `epochs` and `seconds` are those of the round; `total` is
+    the seconds of all training so far.
     """
 
     name: str
@@ -72,7 +74,7 @@ class Row:
 
     @classmethod
     def of(cls, reached: Sequence[tuple[Cell, int]], dense: Mapping[int, Cell]) -> "Row":
-        """Of cells and a round of each; `dense` has unpruned cells by seed. Failed rounds are counted, not averaged."""
+        """Average one round of each cell, without failed ones; `dense` has the unpruned cells by seed."""
         good = [(cell, number) for cell, number in reached if not cell.records[number].failed]
         shown = [cell.records[number] for cell, number in good or reached]
         rounds = sorted({number for _, number in reached})
@@ -109,13 +111,13 @@ class Row:
 
     @property
     def compression(self) -> float | None:
-        """All weights by live weights; None if there are no live ones."""
+        """All weights divided by live weights; None if no weight is live."""
         return 1 / (1 - self.sparsity) if self.sparsity < 1 else None
 
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of a grid that differ in their seeds only, in the order of these; and unpruned ones, by seed."""
+    """The cells of a grid that differ only in their seeds, in that order, and the matching unpruned cells by seed."""
 
     grid: Grid
     settings: Settings  # of the first seed
@@ -124,7 +126,7 @@ class Group:
 
     @functools.cached_property
     def rows(self) -> list[Row]:
-        """One a round."""
+        """One row per round."""
         count = max(len(cell.records) for cell in self.cells)
         return [
             Row.of([(cell, number) for cell in self.cells if len(cell.records) > number], self.dense)
@@ -138,18 +140,18 @@ class Group:
 
     @functools.cached_property
     def kept(self) -> Row:
-        """Of the network that each seed keeps, see `Cell.best`."""
+        """The row of the networks that the seeds keep (see `Cell.best`)."""
         return Row.of([(cell, cell.best) for cell in self.cells], self.dense)
 
     @property
     def section(self) -> str:
-        """The heading under which the report shows it."""
+        """Its heading in the report."""
         return self.grid.section or Path(self.settings.dataset).stem
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart: a group, round by round or stage by stage; or groups of one round, by the number of that."""
+    """A line of a chart: the rounds or stages of one group, or several one-round groups by sparsity."""
 
     label: str
     groups: Sequence[Group]
@@ -158,7 +160,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Best:
-    """The best network of a data set: the group and the cell it is from, and the record of its round."""
+    """The best network of a data set: its group, its cell, and the record of its round."""
 
     group: Group
     cell: Cell
@@ -180,7 +182,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep, and what is done of it."""
+    """A sweep, and the progress of its cells."""
 
     sweep: Sweep
     done: Mapping[str, Cell]
@@ -191,12 +193,12 @@ class Results:
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """What is done of each cell that is begun, in the order of the grids; if no round is, its dense network."""
+        """The progress of each cell that has begun (at least its dense network), in the order of the grids."""
         return self._begun(self.sweep.cells)
 
     @functools.cached_property
     def groups(self) -> list[Group]:
-        """The cells of each grid by all settings but the seed."""
+        """The cells of each grid, grouped by all settings but the seed."""
         found: dict[tuple[int, Settings], list[Cell]] = {}
         unpruned: dict[Settings, dict[int, Cell]] = {}
         for number, grid in enumerate(self.sweep.grids):
@@ -218,19 +220,19 @@ class Results:
 
     @functools.cached_property
     def sections(self) -> dict[str, list[Group]]:
-        """The groups by the heading under which the report shows them."""
+        """The groups by their heading in the report."""
         sections: dict[str, list[Group]] = {}
         for group in self.groups:
             sections.setdefault(group.section, []).append(group)
         return sections
 
     def references(self, section: str) -> list[Reference]:
-        """The references of a section."""
+        """Return the references of a section."""
         first = next(iter(self.sections), "")
         return [reference for reference in self.sweep.references if (reference.section or first) == section]
 
     def lines(self, section: str) -> list[Line]:
-        """The lines of a section's charts."""
+        """Return the lines of a section's charts."""
         lines: dict[Any, list[Group]] = {}
         for group in self.sections[section]:
             short = group.settings.last == 1
@@ -247,7 +249,7 @@ class Results:
 
     @functools.cached_property
     def best(self) -> dict[str, Best]:
-        """The best network of each data set that has a finished cell and held-out samples; by `RULE`."""
+        """The best network, by `RULE`, of each data set that has a finished cell and held-out samples."""
         best = {}
         for name in self.sweep.axis("dataset"):
             groups = [
@@ -265,7 +267,7 @@ class Results:
         return best
 
     def best_file(self, name: str) -> str:
-        """The file name of the best network of a data set: with its name, if the sweep has several."""
+        """Return the file name for the best network of a data set; it has the data set's name if there are several."""
         return "best.npz" if len(self.sweep.axis("dataset")) == 1 else f"best-{Path(name).stem}.npz"
 
     def write(self, folder: Path) -> None:
@@ -281,7 +283,7 @@ class Results:
         )
         _write_csv(folder / "seconds.csv", SECONDS, seconds)
         for stale in {"report.html", "best.npz"} - set(map(self.best_file, self.best)):
-            (folder / stale).unlink(missing_ok=True)  # of a sweep that was smaller, or of another data set
+            (folder / stale).unlink(missing_ok=True)  # from an earlier sweep with fewer cells or other data sets
         for name, best in self.best.items():
             with atomic_write(folder / self.best_file(name)) as file:
                 file.write((folder / "networks" / f"{best.cell.settings.digest}.npz").read_bytes())
@@ -305,7 +307,7 @@ def _controls(dense: Settings, pruned: Settings) -> bool:
 
 
 def times(compression: float | None) -> str:
-    """A compression as people read it; None stands for no weights at all."""
+    """Format a compression; None means that no weights are left."""
     return "infinite" if compression is None else f"{compression:,.1f}x"
 
 
@@ -318,7 +320,7 @@ def _spread(values: Sequence[float]) -> Spread | None:
 
 
 def _field(value: Any) -> Any:
-    """A value as a field of a CSV file: lists with semicolons between, lists of lists with spaces within."""
+    """Format a value for CSV: semicolons separate the values of a list, and spaces those of a list inside it."""
     if isinstance(value, tuple):
         return written(value)
     if isinstance(value, list):
