@@ -1,4 +1,4 @@
-"""A sweep: grids of settings, from flags and files, and where its files go."""
+"""Sweeps: grids of settings, read from flags and files, and the folder for their results."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from fastprune import check
 from fastprune.files import regular
@@ -31,21 +31,15 @@ from fastprune.sweep.settings import (
 )
 
 _PRESETS = Path(__file__).with_name("presets")
-_NAME = 255  # bytes of a folder's name, at the most
+_NAME = 255  # most bytes in the name of a folder
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Values of settings, of which all combinations are cells.
+    """A grid of settings: each combination of the values in `axes`, by field of `Settings`, is a cell.
 
-    Attributes
-    ----------
-    axes : dict
-        The values given of each setting, by the name of the field of `Settings`.
-    name : str
-        What the report calls it; empty if it is a sweep's only one.
-    section : str
-        Heading under which the report shows it: grids with the same one share charts. The data set's name, if empty.
+    The report shows a grid by `name`, under the heading `section` (by default the data set's name). Grids with the same
+    section share charts. The only grid of a sweep needs no name.
     """
 
     axes: Mapping[str, tuple[Any, ...]]
@@ -54,9 +48,9 @@ class Grid:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Grid":
-        """Check values of settings, each one or a list of them, text as on the command line.
+        """Check settings by name: each is a value or a list of values, or text as on the command line.
 
-        Raises ValueError if there is no such setting, or the values are not as described.
+        Raises ValueError if a name or a value is invalid.
         """
         axes: dict[str, tuple[Any, ...]] = {}
         texts = {}
@@ -75,32 +69,32 @@ class Grid:
 
     @functools.cached_property
     def cells(self) -> list[Settings]:
-        """The cells, the seeds of one network side by side.
+        """The cells, in an order that keeps the seeds of one network together.
 
-        A setting that does nothing with the cell's others (say, `q` with the rule "std") has its default there, so
-        that its values do not multiply the cells.
+        A setting that does not apply to a cell (such as `q` with the rule "std") has its default there, so that its
+        values do not multiply the grid.
         """
         products = itertools.product(*map(self.axis, FIELDS))
         return list(dict.fromkeys(Settings(*values).plain() for values in products))
 
     @functools.cached_property
     def varying(self) -> list[str]:
-        """The settings, but the seed, of which several values are given."""
+        """The settings with several values, other than the seed."""
         return [name for name in FIELDS if name != "seed" and len(self.axis(name)) > 1]
 
     def label(self, cell: Settings, without: Iterable[str] = ()) -> str:
-        """What tells a cell from the others, but for its seed and the settings `without`."""
+        """Name the settings in which a cell differs from the others, except its seed and those in `without`."""
         names = [name for name in self.varying if name not in without and cell.applies(name)]
         return " ".join(
             [*filter(None, [self.name]), *(f"{key(name)}={written(getattr(cell, name))}" for name in names)]
         )
 
     def axis(self, name: str) -> tuple[Any, ...]:
-        """The values of a setting."""
+        """Return the values of a setting."""
         return self.axes.get(name, (0, 1, 2, 3, 4) if name == "seed" else (DEFAULTS[name],))
 
     def to_toml(self, without: Iterable[str] = ()) -> str:
-        """The settings as lines of a file, but for some."""
+        """Write the settings as lines of a settings file, except those in `without`."""
         texts = {"name": self.name, "section": self.section}
         lines: dict[str, Any] = {name: text for name, text in texts.items() if text}
         lines |= {key(name): values for name, values in self.axes.items() if name not in without and name != "stage"}
@@ -114,11 +108,11 @@ class Grid:
         return text
 
     def uses(self, name: str) -> bool:
-        """Whether some cell uses the values given of a setting; the default needs no use."""
+        """Whether any cell uses the values given for a setting; a default counts as used."""
         return set(self.axis(name)) == {DEFAULTS[name]} or any(cell.applies(name) for cell in self.cells)
 
     def refuse(self, name: str) -> NoReturn:
-        """Say why no cell uses the values given of a setting."""
+        """Raise the ValueError that says why no cell uses the values given for a setting."""
         for other, needed in FIELDS[name].metadata["only"].items():
             if not set(needed) & set(self.axis(other)):
                 needs, came = " or ".join(map(written, needed)), ", ".join(map(written, self.axis(other)))
@@ -128,66 +122,51 @@ class Grid:
 
 @dataclass(frozen=True)
 class Reference:
-    """A published result, for charts and tables.
-
-    Attributes
-    ----------
-    name : str
-    compression : float
-        All weights by live weights, at least 1.
-    error : float
-        On test samples, in percent.
-    section : str
-        Of the report; the first one's, if empty.
-    layers : tuple of (float, float)
-        Of each layer, the percentage of weights that is live and of units that are active; empty if they are not known.
-    """
+    """A published result, for charts and tables."""
 
     name: str
-    compression: float
-    error: float
-    section: str = ""
-    layers: tuple[tuple[float, float], ...] = ()
+    compression: float  # all weights divided by live weights
+    error: float  # on test samples, in percent
+    section: str = ""  # of the report; by default the first one
+    layers: tuple[tuple[float, float], ...] = ()  # by layer, if known: percent of live weights and of active units
 
     @classmethod
-    def of(cls, table: Any) -> "Reference":
-        """Check a table of a file."""
-        fields = [field.name for field in dataclasses.fields(cls)]
-        given = _table("reference", table, fields, needed=fields[:3])
-        layers = given.get("layers", [])
+    def of(cls, table: Mapping[str, Any]) -> "Reference":
+        """Check the values of a table from `_tables`."""
+        layers = table.get("layers", [])
         if not isinstance(layers, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in layers):
             raise ValueError(
                 f"reference.layers: expected [weights, active units] of each layer, got {check.shown(layers)}"
             )
+        percent = functools.partial(check.number, "reference.layers", interval="[0, 100]")
         return cls(
-            _text("reference.name", given["name"]),
-            check.number("reference.compression", given["compression"], "[1, inf)"),
-            check.number("reference.error", given["error"], "[0, 100]"),
-            _text("reference.section", given.get("section", "")),
-            tuple(
-                (check.number("reference.layers", a, "[0, 100]"), check.number("reference.layers", b, "[0, 100]"))
-                for a, b in layers
-            ),
+            _text("reference.name", table["name"]),
+            check.number("reference.compression", table["compression"], "[1, inf)"),
+            check.number("reference.error", table["error"], "[0, 100]"),
+            _text("reference.section", table.get("section", "")),
+            tuple((percent(live), percent(active)) for live, active in layers),
         )
 
     def to_toml(self) -> str:
-        """A table of a file."""
+        """Write the reference as a table of a settings file."""
         values = {name: value for name, value in vars(self).items() if value not in ("", ())}
         return "\n[[reference]]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep is to do, where its files go, and by how many workers.
+    """Grids of settings to run, the folder for the results, and the workers to use.
+
+    Make one with `Sweep.of`, and run it with `run_sweep`.
 
     Attributes
     ----------
     grids : tuple of Grid
-        At least one.
+        At least one grid of settings.
     references : tuple of Reference
-        What the report shows beside the results.
+        Published results that the report shows beside its own.
     data_dir, out, jobs, threads, cluster
-        See the command's help.
+        Options of the command; see `python -m fastprune.sweep --help`.
     """
 
     grids: tuple[Grid, ...]
@@ -210,31 +189,39 @@ class Sweep:
         Parameters
         ----------
         values : dict
-            Of each setting one value or a list of them, text as on the command line. `stage`: a list of dicts of what
-            differs in each stage. `grid`: a list of dicts of what differs in each grid, and its `name` and `section`.
-            `reference`: a list of dicts, see `Reference`.
+            For each setting, one value or a list of values, or text as on the command line. `stage` is a list of dicts
+            with the settings of each stage. `grid` is a list of dicts with the settings of each grid, its `name` and
+            its `section`. `reference` is a list of dicts with the keys `name`, `compression`, `error` (in percent) and,
+            optionally, `section` and `layers`.
+
+        Returns
+        -------
+        Sweep
 
         Raises
         ------
         ValueError
-            If there is no such setting, or the values are not as described.
+            If a name or a value is invalid, or no cell uses a value.
+
+        Examples
+        --------
+        >>> from fastprune.sweep import Sweep
+        >>> sweep = Sweep.of({"hidden": "300-100,50", "q": [10, 20], "seeds": "0:9:10"})
+        >>> len(sweep.cells)
+        40
         """
-        options = {}
-        for name in OPTIONS.keys() & values.keys():
-            options[name], *more = values_of(name, OPTIONS[name], [values[name]])
-            if more:
-                raise ValueError(f"{name}: expected one value, got {values[name]!r}")
+        options = {name: _one(name, OPTIONS[name], values[name]) for name in OPTIONS.keys() & values.keys()}
         shared = {name: given for name, given in values.items() if name not in (*OPTIONS, "grid", "reference")}
-        tables = _tables("grid", values.get("grid", [{}]))
-        grids = [Grid.of({**shared, **table}) for table in tables]
-        references = [Reference.of(table) for table in _tables("reference", values.get("reference", []), 0)]
-        sweep = cls(tuple(grids), tuple(references), **options)
+        grids = [Grid.of({**shared, **table}) for table in _tables("grid", values.get("grid", [{}]), 1)]
+        fields = [field.name for field in dataclasses.fields(Reference)]
+        references = _tables("reference", values.get("reference", []), keys=fields, needed=fields[:3])
+        sweep = cls(tuple(grids), tuple(map(Reference.of, references)), **options)
         sweep._check()
         return sweep
 
     @functools.cached_property
     def cells(self) -> list[Settings]:
-        """The cells of all grids, each once."""
+        """The cells of all grids, without duplicates."""
         return list(dict.fromkeys(cell for grid in self.grids for cell in grid.cells))
 
     @functools.cached_property
@@ -243,19 +230,18 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where its files go."""
+        """The folder for all files of the sweep."""
         if self.out is not None:
             return Path(self.out)
-        grids = [{name: grid.axis(name) for name in FIELDS} for grid in self.grids]
         empty = Grid({})
-        changed = [{n: values for n, values in grid.items() if values != empty.axis(n)} for grid in grids]
+        changed = [{n: grid.axis(n) for n in FIELDS if grid.axis(n) != empty.axis(n)} for grid in self.grids]
         names = "-".join("_".join(p for p in Path(name).parts if p not in ("/", "..")) for name in self.axis("dataset"))
         if len(changed) == 1 and changed[0].keys() <= {"dataset"} and len(names.encode()) <= _NAME:
             return Path("runs", names)
         return Path("runs", f"{names[:60]}-{digest(changed if len(changed) > 1 else changed[0])}")
 
     def to_toml(self) -> str:
-        """The sweep as a file for `--config`: what was given, but for the folder, in which this stands."""
+        """Write the sweep as a file for `--config`: all that was given except `out`, the folder that holds the file."""
         options = {name: getattr(self, name) for name, field in OPTIONS.items() if name != "out"}
         lines = {name: value for name, value in options.items() if value != OPTIONS[name].default}
         text = "".join(f"{name} = {_toml(value)}\n" for name, value in lines.items())
@@ -269,15 +255,15 @@ class Sweep:
         return text + "".join(reference.to_toml() for reference in self.references)
 
     def label(self, cell: Settings) -> str:
-        """What tells a cell from the others, but for its seed."""
+        """Name the settings in which a cell differs from the others, except its seed."""
         return self._owners[cell].label(cell)
 
     def axis(self, name: str) -> tuple[Any, ...]:
-        """The values of a setting, in all grids."""
+        """Return the values of a setting in all grids."""
         return tuple(dict.fromkeys(value for grid in self.grids for value in grid.axis(name)))
 
     def _check(self) -> None:
-        """Refuse values without a use, data sets and grids that could be taken for one another, and odd workers."""
+        """Raise ValueError for values that no cell uses, for ambiguous names, and for invalid numbers of workers."""
         for name in dict.fromkeys(name for grid in self.grids for name in grid.axes):
             if not any(grid.uses(name) for grid in self.grids if name in grid.axes):
                 next(grid for grid in self.grids if name in grid.axes).refuse(name)
@@ -299,34 +285,37 @@ OPTIONS = {field.name: field for field in dataclasses.fields(Sweep) if field.met
 
 
 def _stages(given: Any) -> tuple[Stage, ...]:
-    """The settings of each stage that are its own."""
-    stages = []
-    for table in _tables("stage", given, 0):
-        names = [k for k, name in KEYS.items() if FIELDS[name].metadata.get("stage")]
-        own = {}
-        for name, value in _table("stage", table, names).items():
-            own[KEYS[name]], *more = values_of(f"stage.{name}", FIELDS[KEYS[name]], [value])
-            if more:
-                raise ValueError(f"stage.{name}: expected one value, got {value!r}")
-        stages.append(tuple(sorted(own.items())))
-    return tuple(stages)
+    """Check the settings of each stage."""
+    names = [k for k, name in KEYS.items() if FIELDS[name].metadata.get("stage")]
+    return tuple(
+        tuple(sorted((KEYS[k], _one(f"stage.{k}", FIELDS[KEYS[k]], value)) for k, value in table.items()))
+        for table in _tables("stage", given, keys=names)
+    )
 
 
-def _tables(name: str, given: Any, least: int = 1) -> list[Any]:
+def _one(name: str, field: Any, given: Any) -> Any:
+    """Check a setting that takes a single value."""
+    value, *more = values_of(name, field, [given])
+    if more:
+        raise ValueError(f"{name}: expected one value, got {given!r}")
+    return value
+
+
+def _tables(
+    name: str, given: Any, least: int = 0, keys: Sequence[str] | None = None, needed: Sequence[str] = ()
+) -> Sequence[Mapping[str, Any]]:
+    """Check a list of tables and, if `keys` are given, the keys of each table."""
     if not isinstance(given, list | tuple) or len(given) < least:
         raise ValueError(f"{name}: expected a list of tables, got {check.shown(given)}")
-    return list(given)
-
-
-def _table(name: str, table: Any, keys: Sequence[str], needed: Sequence[str] = ()) -> dict[str, Any]:
-    if not isinstance(table, Mapping):
-        raise ValueError(f"{name}: expected a table, got {check.shown(table)}")
-    if missing := [entry for entry in needed if entry not in table]:
-        raise ValueError(f"{name}: expected {' and '.join(missing)}, got {', '.join(table) or 'nothing'}")
-    for entry in table:
-        if entry not in keys:
-            raise ValueError(f"{name}.{entry}: expected a setting that a {name} has{_nearest(entry, keys)}")
-    return dict(table)
+    for table in given:
+        if not isinstance(table, Mapping):
+            raise ValueError(f"{name}: expected a table, got {check.shown(table)}")
+        if missing := [entry for entry in needed if entry not in table]:
+            raise ValueError(f"{name}: expected {' and '.join(missing)}, got {', '.join(table) or 'nothing'}")
+        for entry in table if keys is not None else ():
+            if entry not in keys:
+                raise ValueError(f"{name}.{entry}: expected a setting that a {name} has{_nearest(entry, keys)}")
+    return given
 
 
 def _text(name: str, value: Any) -> str:
@@ -336,7 +325,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A value as a file holds it."""
+    """Format a value for a TOML file."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{name} = {_toml(part)}" for name, part in value.items()) + " }"
     if isinstance(value, list | tuple):
@@ -345,13 +334,12 @@ def _toml(value: Any) -> str:
 
 
 def presets() -> list[str]:
-    """The names of the settings files that come with the package."""
+    """List the settings files that come with the package."""
     return sorted(path.stem for path in _PRESETS.glob("*.toml"))
 
 
-@dataclass(frozen=True)
-class Command:
-    """What the command line asks for: the sweep, and how much is shown."""
+class Command(NamedTuple):
+    """A parsed command line."""
 
     sweep: Sweep
     dry_run: bool
@@ -359,7 +347,7 @@ class Command:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what it would have printed with the usage, and names the option nearest to an unknown one."""
+    """A parser that raises ValueError instead of printing the usage, and suggests an option for an unknown one."""
 
     def error(self, message: str) -> NoReturn:
         if unknown := re.fullmatch(r"unrecognized arguments: (--[^ =]+).*", message):
@@ -368,17 +356,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str] | None) -> Command:
-    """Read the command line (this process's, if None), and the file it names.
+    """Parse the command line (by default that of this process), and read the file it names.
 
-    Raises SystemExit with code 0 once help is shown, and ValueError if it is no command line of this program.
+    Raises SystemExit with code 0 after showing help, and ValueError if the arguments are invalid.
     """
     parser = _Parser(
         prog="python -m fastprune.sweep",
         usage="python -m fastprune.sweep [options]\n       python -m fastprune.sweep report FOLDER",
-        description="Train dense networks, prune their small weights, retrain, and repeat: over seeds, and over a grid "
-        "of settings. Without arguments: the digits data set, 64-300-100-10, five seeds, to 99 % sparsity, in some "
-        "seconds. To resume a command that was stopped, repeat it. 'report FOLDER' makes the results and the report of "
-        "a folder again, also while a sweep runs.",
+        description="Train networks, prune their small weights and retrain them, round by round, for several seeds and "
+        "every combination of settings. Without arguments, this takes the digits data set, a 64-300-100-10 network and "
+        "five seeds, and prunes to 99 % sparsity in a few seconds. To resume a command that was stopped, repeat it. "
+        "'report FOLDER' writes the results and the report of a folder again, even while a sweep runs.",
         epilog="Example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --rule percentile,std --q 20 "
         "--quality 0.5:1:3 --seeds 0:2:3",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
@@ -410,7 +398,7 @@ def parse(arguments: Sequence[str] | None) -> Command:
     given = vars(parser.parse_args(arguments))
     quiet, dry_run, preset, file = (given.pop(name) for name in ("quiet", "dry_run", "preset", "config"))
     values = read_toml(_PRESETS / f"{preset}.toml" if preset else file) if preset or file else {}
-    if isinstance(values.get("grid"), list):  # a flag overrides what a grid says, too
+    if isinstance(values.get("grid"), list):  # a flag also overrides the settings of a grid
         own = {name: value for name, value in given.items() if name in KEYS}
         values["grid"] = [{**table, **own} if isinstance(table, dict) else table for table in values["grid"]]
     if preset:
@@ -419,7 +407,7 @@ def parse(arguments: Sequence[str] | None) -> Command:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The settings of a TOML file; their names are checked later."""
+    """Read a TOML file of settings, whose names are checked later."""
     try:
         return tomllib.loads(regular(file).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

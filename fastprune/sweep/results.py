@@ -46,7 +46,6 @@ class Spread:
 class Row:
     """One network per seed, averaged over the seeds.
 
-
     The spreads are test accuracies: `before` and `after` retraining, and two differences per seed. `difference` is
     `after` minus the dense network's accuracy, `fair` is `after` minus that of a dense network trained for as many
     epochs, if the sweep has one. `before` is None for the dense network, and all spreads are None if every seed failed.
