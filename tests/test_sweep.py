@@ -410,7 +410,7 @@ def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, c
         _, errors = process.communicate()
     assert process.returncode == 130
     again = f"python -m fastprune.sweep --config {tmp_path / 'sweep.toml'} --out {tmp_path}"
-    assert errors == f"fastprune.sweep: interrupted; go on with: {again}\n"
+    assert errors == f"fastprune.sweep: interrupted; resume with: {again}\n"
     rows = read(tmp_path / "results.csv")
     assert [row["round"] for row in rows[:8]] == [str(number) for number in range(8)]
     run_here(*again.split()[3:], quiet=False)
@@ -433,7 +433,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_is_one_line(tmp_path, 
         os.killpg(process.pid, signal.SIGINT)
         errors = process.stderr.read()
     assert process.returncode == 130
-    assert re.fullmatch(r"fastprune.sweep: interrupted; go on with: .*\n", errors)
+    assert re.fullmatch(r"fastprune.sweep: interrupted; resume with: .*\n", errors)
 
 
 def test_a_folder_of_other_things_is_not_written_into(tmp_path, capsys):

@@ -398,8 +398,8 @@ def test_a_file_too_large_is_one_error_and_loses_nothing(whole, tmp_path):
     result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit, check=False)
     assert result.returncode == 2
     assert re.fullmatch(
-        r"fastprune.sweep: \[Errno 27\] File too large: '.*\.npz'; what was finished is kept, and the same command "
-        r"goes on from there\n",
+        r"fastprune.sweep: \[Errno 27\] File too large: '.*\.npz'; finished rounds are kept: repeat the command to "
+        r"resume\n",
         result.stderr,
     )
     run_here(*GRID, "--out", folder)
@@ -425,7 +425,8 @@ def test_a_full_disk_is_one_error_and_loses_nothing(small_disk, tmp_path, capfd)
     arguments = [*GRID, "--jobs", "1", "--hidden", "100", "--out", str(small_disk / "out")]
     assert main(arguments) == 2
     error = capfd.readouterr().err
-    assert re.fullmatch(r"fastprune.sweep: \[Errno 28\] No space left on device: '.*'; what was .*\n", error)
+    assert re.fullmatch(r"fastprune.sweep: \[Errno 28\] No space left on device: '.*'; finished .*\n", error)
+
     done = Store(small_disk / "out").load(Sweep.of({"hidden": "100"}).cells)  # whatever is there can be read
     assert len(done) <= 4
     ballast.unlink()

@@ -317,7 +317,7 @@ def test_a_scheduler_that_dies_is_one_error_and_loses_nothing(tmp_path, whole, c
         process.stdout.read()
         error = process.stderr.read().splitlines()[-1]
     assert process.returncode == 2
-    assert error.endswith("; what was finished is kept, and the same command goes on from there")
+    assert error.endswith("; finished rounds are kept: repeat the command to resume")
     run_here(*GRID, "--out", tmp_path / "out", quiet=False)
     assert "(2 done before)" in capsys.readouterr().out
     assert outcome(tmp_path / "out") == outcome(whole)

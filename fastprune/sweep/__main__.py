@@ -11,15 +11,16 @@ def _end(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # elsewhere it is ignored
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not if the parent had it ignored
     if ours:
-        # The end at once: an exception in the middle of an import gets lost, or comes out as another one.
+        # Exit at once: an exception during an import could be swallowed or turned into another one.
         signal.signal(signal.SIGINT, _end)
-    from fastprune.sweep.command import main  # it takes a second
+    from fastprune.sweep.command import main  # takes about a second
 
     if ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = main()
     if code == 130:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would find nothing left to stop
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to stop
+
     sys.exit(code)

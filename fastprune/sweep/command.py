@@ -1,4 +1,4 @@
-"""What `python -m fastprune.sweep` does: flags in, one line for what goes wrong, exit codes out."""
+"""The command line of `python -m fastprune.sweep`: errors are one line on stderr and an exit code."""
 
 import shlex
 import sys
@@ -15,10 +15,10 @@ from fastprune.sweep.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code.
+    """Run the command and return its exit code; finished rounds are kept in every case.
 
-    0: done; 1: some cells failed, and the others are done; 2: bad input, or a folder that cannot be written to; 130:
-    interrupted. What was finished by then is kept in each case.
+    0: done; 1: some cells failed, the others are done; 2: invalid input, or the folder cannot be written to; 130:
+    interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = None
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error) or "out of memory", 2)
     except OSError as error:
         begun = command is not None and is_file(command.sweep.folder / "sweep.toml")
-        kept = "; what was finished is kept, and the same command goes on from there" if begun else ""
+        kept = "; finished rounds are kept: repeat the command to resume" if begun else ""
         return _fail(f"{error}{kept}", 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -45,7 +45,7 @@ def _sweep(command: Command) -> int:
     except KeyboardInterrupt:
         folder = command.sweep.folder
         flags = shlex.join(["--config", str(folder / "sweep.toml"), "--out", str(folder)])
-        again = f"; go on with: python -m fastprune.sweep {flags}" if is_file(folder / "sweep.toml") else ""
+        again = f"; resume with: python -m fastprune.sweep {flags}" if is_file(folder / "sweep.toml") else ""
         return _fail(f"interrupted{again}", 130)
     for failure in failures:
         names = ", ".join(f"{command.sweep.label(cell)} seed={cell.seed}".strip() for cell in failure.cells)
@@ -54,7 +54,7 @@ def _sweep(command: Command) -> int:
 
 
 def _show(sweep: Sweep) -> int:
-    """Say which cells there are, and how far they are."""
+    """Print the cells and their progress."""
     data = load_data(sweep)
     check_settings(sweep.cells, data)
     store = Store(sweep.folder)
@@ -70,7 +70,7 @@ def _show(sweep: Sweep) -> int:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    """Make the results and the report of a folder again, also while a sweep works on it."""
+    """Write the results and the report of a folder again; a sweep may be running there."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise ValueError(f"report: expected one folder of a sweep, got {shlex.join(arguments) or 'nothing'}")
     display = Display(quiet=False)

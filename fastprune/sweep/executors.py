@@ -1,4 +1,4 @@
-"""Who runs the tasks: processes of this machine, or a Dask cluster. Both are `concurrent.futures` executors."""
+"""The two `concurrent.futures` executors that a sweep can start: processes of this machine, and a Dask cluster."""
 
 import importlib.metadata
 import multiprocessing
@@ -17,18 +17,18 @@ from typing import Any, ParamSpec, TypeVar
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-_PATIENCE = 10  # seconds, with a cluster
+_PATIENCE = 10  # seconds to wait for a cluster
 
 
 class Processes(Executor):
-    """Spawned processes, each in a pool of its own: one that dies takes no task with it but its own, and is replaced.
+    """Spawned processes, each in its own pool: a process that dies loses only its own task, and is replaced.
 
-    `submit` waits while all `count` of them are busy.
+    `submit` waits while all of them are busy.
     """
 
     def __init__(self, count: int) -> None:
         self._context = multiprocessing.get_context("spawn")
-        # Workers live as long as this end of the pipe is open: until it is closed, or this process ends, even killed.
+        # Workers live until this end of the pipe closes, which also happens if this process is killed.
         self._life, self._held = self._context.Pipe(duplex=False)
         self._idle: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         self._pools = {self._pool() for _ in range(count)}
@@ -38,7 +38,7 @@ class Processes(Executor):
     def submit(
         self, fn: Callable[_Parameters, _Result], /, *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> Future[_Result]:
-        """Let an idle process call a function."""
+        """Call a function in an idle process."""
         pool = self._idle.get()
         try:
             with _no_interrupts():
@@ -50,7 +50,7 @@ class Processes(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End all processes: with `cancel_futures` at once, whatever they do, and else when they have done it."""
+        """End all processes: at once with `cancel_futures`, and otherwise after their current tasks."""
         if cancel_futures:
             self._held.close()
         for pool in list(self._pools):
@@ -59,7 +59,7 @@ class Processes(Executor):
         self._life.close()
 
     def _give_back(self, pool: ProcessPoolExecutor, done: Future[Any]) -> None:
-        """Take back a pool whose task is done, or a new one if its process died: a broken pool ends by itself."""
+        """Mark a pool as idle after its task, or replace it if its process died; a broken pool ends by itself."""
         if not done.cancelled() and isinstance(done.exception(), BrokenProcessPool):
             self._pools.discard(pool)
             pool = self._pool()
@@ -72,7 +72,7 @@ class Processes(Executor):
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Put Ctrl-C off, also in processes that are started meanwhile, until `_begin` in these."""
+    """Block Ctrl-C within the context; processes started in it keep it blocked until `_begin`."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -84,13 +84,13 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _begin(life: Connection) -> None:
-    """Make a worker leave Ctrl-C to the process that it works for, and end with it."""
+    """Set up a worker: it ignores Ctrl-C, and ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def follow() -> None:
-        life.poll(None)  # nothing is ever sent: it returns when the other end is gone
+        life.poll(None)  # nothing is ever sent: this returns when the other end closes
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
@@ -98,10 +98,9 @@ def _begin(life: Connection) -> None:
 
 @contextmanager
 def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
-    """The executor of a Dask cluster, and how many workers it has just then.
+    """Connect to a Dask cluster: yield its executor, and a function that counts its workers.
 
-    Raises ValueError if `dask.distributed` is not installed, no scheduler is there, or its workers are not as they must
-    be.
+    Raises ValueError if `dask.distributed` is not installed, if no scheduler answers, or if the workers do not fit.
     """
     try:
         import dask
@@ -128,7 +127,7 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
                 raise ValueError(f"cluster: expected workers with {here}, got {worker} with {there}")
         executor = client.get_executor(pure=False)
         try:
-            # Data go to each worker once, and with them no warning that they are large.
+            # The data are sent to each worker once: no warning about large tasks is needed.
             with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
                 yield executor, lambda: len(client.nthreads())
         finally:
@@ -138,6 +137,6 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
 
 
 def versions() -> str:
-    """What results can depend on, besides settings and the processor."""
+    """Name the versions that results can depend on."""
     packages = (f"{name} {importlib.metadata.version(name)}" for name in ("fastprune", "numpy", "numba", "scipy"))
     return f"Python {platform.python_version()}, {', '.join(packages)}"
