@@ -241,7 +241,7 @@ def test_a_smaller_grid_says_what_it_leaves_out(whole, tmp_path, capsys):
     shutil.copytree(whole, folder)
     (folder / "best-mine.npz").write_bytes(b"mine")
     run_here(*GRID, "--seeds", "1", "--out", folder, quiet=False)
-    left_out = "has 2 more finished cells, which this grid, and so its results, leave out"
+    left_out = "has 2 more finished cells; this grid and its results leave them out"
     assert left_out in capsys.readouterr().out
     assert {row["seed"] for row in read(folder / "results.csv")} == {"1"}
     assert (folder / "best-mine.npz").read_bytes() == b"mine"
@@ -311,7 +311,7 @@ def test_cells_of_which_files_are_gone_are_begun_again(whole, tmp_path, capsys, 
     cells = Sweep.of({"out": str(folder)} | tomllib.loads((folder / "sweep.toml").read_text())).cells
     stop_before(3, *GRID, "--out", folder)
     out = capsys.readouterr().out
-    assert f"Files of 2 of the cells are missing in {folder}; they run again.\n" in out
+    assert f"Files of 2 of the cells are missing in {folder}; these cells run again.\n" in out
     assert "4 cells (2 done before)" in out
     assert sorted(progress.finished for progress in Store(folder).load(cells).values())[1:] == [False, True, True]
     run_here(*GRID, "--out", folder, quiet=False)

@@ -1,5 +1,6 @@
-"""What a person sees of a sweep: in a terminal a bar and the running cells, elsewhere a line a round; then tables."""
+"""The output of a sweep: a bar and the running cells in a terminal, or else one line per round; then tables."""
 
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 
@@ -13,20 +14,21 @@ from fastprune.records import HELP
 from fastprune.sweep.cell import Data, Record
 from fastprune.sweep.config import Sweep
 from fastprune.sweep.engine import Failure, text_of
-from fastprune.sweep.results import RULE, Best, Results, Row, Spread, times
+from fastprune.sweep.results import RULE, Best, Results, Spread, times
 from fastprune.sweep.settings import Settings
 from fastprune.sweep.store import Cell, held_out_accuracy
 
-_PLAIN_WIDTH = 120  # characters of a line where there is no terminal to ask
+_PLAIN_WIDTH = 120  # characters per line without a terminal
+_TEXT_WIDTH = 100  # characters per line of prose
 _DAY = 24 * 3600.0  # seconds
-_NUMBERS = 56  # characters of a running cell's line behind its name
-_NAMED = 5  # cells that are named where many have something in common
-_LOOKED_AT = 2048  # samples, for their scale
-_LABEL = 40  # characters of a cell's name in a line, at the most
+_NUMBERS = 56  # characters after the name in a running cell's line
+_NAMED = 5  # most cells to name in a list
+_LOOKED_AT = 2048  # samples to judge the scale of the features by
+_LABEL = 40  # most characters of a cell's name in a line
 
 
 class Display:
-    """Follows a sweep on standard output; see `fastprune.sweep.engine.Observer`."""
+    """Prints the progress and the results of a sweep to standard output."""
 
     def __init__(self, quiet: bool) -> None:
         self.console = console = Console(quiet=quiet)
@@ -36,7 +38,7 @@ class Display:
         columns = [BarColumn(30), TextColumn("{task.percentage:3.0f} %  {task.fields[cells]}")]
         clocks = [TextColumn(" left"), TimeRemainingColumn(), TimeElapsedColumn()]
         self._overall = Progress(*columns, *clocks, speed_estimate_period=_DAY)  # rounds may take long
-        self._running: dict[Settings, tuple[int, float]] = {}  # the round, and since when
+        self._running: dict[Settings, tuple[int, float]] = {}  # the round, and when it started
         self._last: dict[Settings, Record] = {}
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -51,7 +53,7 @@ class Display:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def data(self, name: str, data: Data, hidden: Iterable[tuple[int, ...]]) -> None:
-        """Say what there is to learn from, and by which networks."""
+        """Print the sizes of a data set and of its networks."""
         train, held_out, test = (f"{len(part[0]) if part else 0:,}" for part in (data.train, data.held_out, data.test))
         networks = ", ".join("-".join(map(str, (data.features, *units, data.outputs))) for units in hidden)
         self.say(f"{name}: {train} training, {held_out} held-out and {test} test samples; {networks}")
@@ -60,10 +62,10 @@ class Display:
             self.say(f"{name}: {fault}.")
 
     def begin(self, sweep: Sweep, done: dict[str, Cell], workers: int, threads: int) -> None:
-        """Open the sweep."""
+        """Start the bar, or print the head of the lines."""
         cells = sweep.cells
         self._sweep, self._cells, self._finished = sweep, len(cells), 0
-        # Rounds are counted by their epochs, which take about as long as one another.
+        # Progress is counted in epochs, which all take about the same time.
         dense = {cell.dense_digest: _cost(cell, 0, 1) for cell in cells}
         begun = {cell.dense_digest for cell in cells if cell.digest in done or cell.dense_digest in done}
         total, before = sum(dense.values()), sum(dense[digest] for digest in begun)
@@ -91,16 +93,12 @@ class Display:
                 "  sparsity  pruned  retrained     loss  seconds"
             )
 
-    def compiling(self) -> None:
-        """Say why nothing happens."""
-        self.say("Compiling, once: this takes 15 to 30 seconds.")
-
     def started(self, cell: Settings, round: int) -> None:
-        """Open a line."""
+        """Show a cell as running; round 0 is dense training."""
         self._running[cell] = round, time.monotonic()
 
     def finished(self, progress: Cell) -> None:
-        """Close a line."""
+        """Print the last round of a cell, or in a terminal the finished cell."""
         cell, record = progress.settings, progress.last
         del self._running[cell]
         self._last[cell] = record
@@ -118,14 +116,13 @@ class Display:
             )
 
     def retried(self, cell: Settings, round: int, error: Exception) -> None:
-        """Say what went wrong."""
+        """Print the error after which a round runs again."""
         self._running.pop(cell, None)
-        self.say(
-            f"{self._label(cell)}, {f'round {round}' if round else 'dense training'}: once more, after {text_of(error)}"
-        )
+        where = f"{self._label(cell)}, {f'round {round}' if round else 'dense training'}"
+        self.say(f"{where}: trying again after {text_of(error)}")
 
     def failed(self, failure: Failure) -> None:
-        """Close lines that come to nothing."""
+        """Drop the cells that cannot go on."""
         for cell in failure.cells:
             self._running.pop(cell, None)
             self._overall.update(self._task, advance=_cost(cell, max(1, failure.round), cell.last + 1))
@@ -133,28 +130,27 @@ class Display:
             self._overall.update(self._task, advance=_cost(failure.cells[0], 0, 1))
 
     def results(self, results: Results) -> None:
-        """Print the table of the sweep, and its best networks."""
-        grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        if len(results.groups) == 1:
-            for name in ("round", "sparsity", "compression", "pruned", "retrained", "to dense", "seeds"):
-                grid.add_column(name, justify="right")
-            for row in results.groups[0].ends:
-                grid.add_row(row.name, f"{100 * row.sparsity:.2f} %", *self._columns(row, "pruned"))
-            title = f"{results.groups[0].settings.dataset}: test accuracy in %"
-        else:
-            grid.add_column("cells")
-            for name in ("dense", "round", "compression", "retrained", "to dense", "seeds"):
-                grid.add_column(name, justify="right")
-            for group in results.groups:
-                row, dense = group.kept, self._spread(group.rows[0].after)
-                grid.add_row(group.grid.label(group.settings), dense, row.name, *self._columns(row))
-            title = "The network that each seed keeps, and its test accuracy in %"
+        """Print the table of the sweep, its best networks, and advice on cells that went wrong."""
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        one = len(results.groups) == 1
+        names = ("round", "sparsity", "compression", "pruned") if one else ("cells", "dense", "round", "compression")
+        for name in (*names, "retrained", "to dense", "seeds"):
+            table.add_column(name, justify="left" if name == "cells" else "right")
+        for group in results.groups:
+            for row in group.ends if one else [group.kept]:
+                before = [f"{100 * row.sparsity:.2f} %", times(row.compression), self._spread(row.before)]
+                first = [group.grid.label(group.settings), self._spread(group.rows[0].after)]
+                columns = [row.name, *before] if one else [*first, row.name, times(row.compression)]
+                seeds = f"{row.seeds} ({row.failed} failed)" if row.failed else f"{row.seeds}"
+                table.add_row(*columns, self._spread(row.after), self._spread(row.difference, sign="+"), seeds)
+        kept = "The network that each seed keeps, and its test accuracy in %"
+        title = f"{results.groups[0].settings.dataset}: test accuracy in %" if one else kept
         self.say(f"\n{title}, mean {self._plus_minus} standard deviation over seeds\n")
-        self.console.print(grid)
+        self.console.print(table)
         for name, best in results.best.items():
             self._best(results, name, best)
         if results.best:
-            self.say(f"\n{RULE}")
+            self.say(f"\n{textwrap.fill(RULE, _TEXT_WIDTH, break_on_hyphens=False)}")
         collapsed, failed = [], []
         for cell in results.cells:
             if "collapsed" in cell.records[0].events:
@@ -165,18 +161,12 @@ class Display:
             self.say(f"\nDense training collapsed to one answer for all samples: {_listed(collapsed)}. {HELP}.")
         if failed:
             self.say(
-                f"\nA round failed, which ended the cell: {_listed(failed)}. A smaller retraining rate helps, or a "
-                "smaller step of pruning."
+                f"\nThese cells ended early because a round failed: {_listed(failed)}. Try a smaller retraining rate, "
+                "or prune less per round."
             )
 
-    def _columns(self, row: Row, *more: str) -> list[str]:
-        seeds = f"{row.seeds}" + (f" ({row.failed} failed)" if row.failed else "")
-        before = [self._spread(row.before)] if more else []
-        spreads = [self._spread(row.after), self._spread(row.difference, sign="+")]
-        return [times(row.compression), *before, *spreads, seeds]
-
     def _best(self, results: Results, name: str, best: Best) -> None:
-        """Say which settings are a data set's best ones, which network is saved, and how to use it."""
+        """Print the best settings of a data set, which network is saved, and how to use it."""
         cell, record, kept = best.cell.settings, best.record, best.group.kept
         of = "" if len(results.best) == 1 else f" of {name}"
         label = best.group.grid.label(best.group.settings)
@@ -190,8 +180,8 @@ class Display:
         )
         if best.uncertainty > cell.max_drop:
             self.say(
-                f"The held-out set is too small to tell a drop of {100 * cell.max_drop:g} points: chance has a part in "
-                "this choice. A larger holdout helps, and so do more seeds."
+                f"The held-out set is too small to tell a drop of {100 * cell.max_drop:g} points, so this choice is "
+                "partly chance. Use a larger holdout or more seeds."
             )
 
     def _label(self, cell: Settings) -> str:
@@ -201,19 +191,16 @@ class Display:
         return f"{self._finished} of {_count(self._cells, 'cell')}"
 
     def _log(self, cell: Settings, record: Record) -> None:
-        """A line on a round."""
-        task = self._overall.tasks[self._task]
+        """Print one line about a round."""
         notes = list(record.events)
         if any(record.dead_units):
             notes.append(f"dead units {', '.join(map(str, record.dead_units))}")
-        clock = f"{time.monotonic() - self._began:6.1f} s {task.percentage:3.0f} %"
-        self.say(
-            f"{clock}  {self._label(cell):{self._width}} {' '.join(_numbers(record))}"
-            f"{record.seconds:9.2f}  {'; '.join(notes)}".rstrip()
-        )
+        clock = f"{time.monotonic() - self._began:6.1f} s {self._overall.tasks[self._task].percentage:3.0f} %"
+        line = f"{clock}  {self._label(cell):{self._width}} {' '.join(_numbers(record))}{record.seconds:9.2f}"
+        self.say(f"{line}  {'; '.join(notes)}".rstrip())
 
     def _render(self) -> Group:
-        """The bar, and a line for each running cell: the round it is in, and what the last one came to."""
+        """Draw the bar, and a line for each running cell: its round, and the results of its last one."""
         grid = Table(box=None, padding=(0, 1, 0, 0), show_header=bool(self._running))
         grid.add_column("running", style="cyan", no_wrap=True, max_width=max(8, self.console.width - _NUMBERS))
         for name in ("round", "sparsity", "pruned", "retrained", "loss", "seconds"):
@@ -233,7 +220,7 @@ class Display:
 
 
 def _cost(cell: Settings, first: int, end: int) -> int:
-    """How long some rounds take, in epochs; one without any takes some time, too."""
+    """Estimate the time of some rounds, in epochs; a round takes one more than it trains."""
     return sum(1 + cell.epochs_of(number) for number in range(first, end))
 
 
@@ -242,7 +229,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first of many names."""
+    """Join names, or the first few of many."""
     return "; ".join(names[:_NAMED]) + (f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
@@ -251,7 +238,7 @@ def _percent(accuracy: float | None) -> str:
 
 
 def _numbers(record: Record) -> Sequence[str]:
-    """Round, sparsity, accuracies and loss, in columns."""
+    """Format the round, its sparsity, accuracies and loss as columns."""
     pruned, retrained = (
         "-" if value is None else f"{100 * value:.1f}"
         for value in (record.before_test_accuracy, record.after_test_accuracy)

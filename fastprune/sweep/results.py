@@ -37,8 +37,10 @@ class Spread:
     deviation: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Compute both from one value per seed."""
+    def of(cls, values: Sequence[float]) -> "Spread | None":
+        """Compute both from one value per seed; None without values."""
+        if not values:
+            return None
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
@@ -86,7 +88,7 @@ class Row:
                 for record, records in pairs
                 if not same or len(records) > record.round
             ]
-            return _spread(values)
+            return Spread.of(values)
 
         return cls(
             name="dense" if rounds == [0] else name,
@@ -98,8 +100,8 @@ class Row:
             effective_sparsity=statistics.fmean(record.effective_sparsity for record in shown),
             layer_sparsity=_means([record.layer_sparsity for record in shown]),
             active_units=_means([record.active_units for record in shown if record.active_units]) or None,
-            before=_spread([r.before_test_accuracy for r in shown if good and r.before_test_accuracy is not None]),
-            after=_spread([_test(record) for record in shown] if good else []),
+            before=Spread.of([r.before_test_accuracy for r in shown if good and r.before_test_accuracy is not None]),
+            after=Spread.of([_test(record) for record in shown] if good else []),
             difference=less({cell.settings.seed: cell for cell, _ in good}, same=False),
             fair=less(dense, same=True),
             held_out=statistics.fmean(map(held_out_accuracy, shown)) if good else None,
@@ -291,8 +293,9 @@ class Results:
         for grid in self.sweep.grids:
             for cell in self._begun(grid.cells):
                 for record in cell.records:
-                    of = {"grid": grid.name, "cell": cell.settings.digest} | cell.settings.at(record.round).values
-                    values = of | record._asdict()
+                    values = {"grid": grid.name, "cell": cell.settings.digest}
+                    values |= cell.settings.at(record.round).values | record._asdict()
+
                     yield {name: values[name] for name in COLUMNS}
 
 
@@ -312,10 +315,6 @@ def times(compression: float | None) -> str:
 
 def _means(lists: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.fmean(values) for values in zip(*lists, strict=True)]
-
-
-def _spread(values: Sequence[float]) -> Spread | None:
-    return Spread.of(values) if values else None
 
 
 def _field(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A sweep from beginning to end: what the command does, as a function."""
+"""Run a whole sweep: the function behind the command."""
 
 import contextlib
 from concurrent.futures import Executor
@@ -34,41 +34,41 @@ def run_sweep(
     quiet: bool = False,
     report: bool = True,
 ) -> tuple[Results, list[Failure]]:
-    """Run what is not done of a sweep, and write its results and its report.
+    """Run the unfinished rounds of a sweep, and write its results and its report.
 
     Parameters
     ----------
     sweep : Sweep
-        From `Sweep.of`, which takes the settings of the command line by name.
+        The sweep, from `Sweep.of`.
     executor : concurrent.futures.Executor, optional
-        Who runs the rounds, instead of the processes or the cluster that the sweep names: MPI's, Ray's, or any other
-        whose workers run one task at a time and can import fastprune. They need no disk in common.
+        Executor to run the rounds, in place of the sweep's processes or cluster: that of MPI or Ray, or any other whose
+        workers run one task at a time and can import fastprune. They need no shared disk.
     workers : int, optional
-        How many rounds that executor runs at a time; to be given with one.
+        Number of rounds that the executor runs at a time; required with `executor`.
     quiet : bool, default False
         Whether to print nothing.
     report : bool, default True
-        Whether to write the report. Its plots take seconds, and one that is there from before is removed.
+        Whether to write the report, whose plots take some seconds. If not, an earlier report is removed.
 
     Returns
     -------
     Results
-        Of all that is done.
+        Results of all finished rounds.
     list of Failure
-        What is not, and why.
+        Rounds that failed for good, and why.
 
     Raises
     ------
     ValueError
-        If a setting is not as described, or another command works on the folder. Nothing is then changed.
+        If a setting is invalid, or another command works on the folder. Nothing is changed then.
     OSError
-        If the folder cannot be written to, or the executor takes no more tasks. What was finished is kept: the same
-        sweep goes on from there. So it is after Ctrl-C.
+        If the folder cannot be written to, or the executor accepts no more tasks. As after Ctrl-C, finished rounds are
+        kept, and running the same sweep again resumes it.
 
     Notes
     -----
-    Without an executor, processes are spawned, which import the script that calls this: the call has to stand under
-    `if __name__ == "__main__":` there.
+    Without an executor, this spawns processes, which import the calling script: put the call under
+    `if __name__ == "__main__":`.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def run_sweep(
     >>> [round(cell.records[-1].sparsity, 1) for cell in results.cells], failures
     ([0.7, 0.9], [])
     """
-    from fastprune.sweep.display import Display  # here, because a worker has nothing to display
+    from fastprune.sweep.display import Display  # here, because workers do not need it
 
     if not isinstance(sweep, Sweep):
         raise ValueError(f"sweep: expected a Sweep, from Sweep.of, got {type(sweep).__name__}")
@@ -95,28 +95,26 @@ def run_sweep(
     folder, store = sweep.folder, Store(sweep.folder)
     store.check()
     if given is None and sweep.cluster is None and not is_compiled(train_steps):
-        display.compiling()
+        display.say("Compiling, once: this takes 15 to 30 seconds.")
         compile_kernels()
     hired = workers_of(sweep) if given is None else contextlib.nullcontext(given)
     with deferred_interrupts() as events, hired as pool, store.locked():
         done = store.load(sweep.cells)
         check_data(sweep, data, done)
         if again := store.reopen(done):
-            display.say(f"Files of {again} of the cells are missing in {folder}; they run again.")
+            display.say(f"Files of {again} of the cells are missing in {folder}; these cells run again.")
             done = store.load(sweep.cells)
         write_text(folder / "sweep.toml", sweep.to_toml())
         try:
             for name, about in {cell.dataset: data(cell) for cell in sweep.cells}.items():
                 display.data(name, about, sweep.axis("hidden"))
             if others := store.others(sweep.cells):
-                display.say(
-                    f"{folder} has {others} more finished cells, which this grid, and so its results, leave out."
-                )
+                display.say(f"{folder} has {others} more finished cells; this grid and its results leave them out.")
             with display:
                 display.begin(sweep, done, pool.count(), pool.threads)
                 failures = Loop(data, store, done, display, pool, events).run(sweep.cells)
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
+            with contextlib.suppress(OSError):  # the first error is the one to report
                 Results(sweep, done).write(folder)
             raise
         results = Results(sweep, done)
@@ -129,9 +127,9 @@ def run_sweep(
 
 
 def make_report(folder: Path) -> list[Path]:
-    """Make the results and the report of a sweep's folder again, from what is done so far.
+    """Write the results and the report of a sweep's folder again, from its rounds so far.
 
-    Raises ValueError if it is no folder of a sweep, or no cell is begun.
+    Raises ValueError if the folder is not one of a sweep, or no round is finished.
     """
     file = folder / "sweep.toml"
     if not is_file(file):
