@@ -1,4 +1,4 @@
-"""The settings of a cell. Each is written once, here: flags, keys of files, help, checks and names are made from it."""
+"""The settings of a cell, each defined once: flags, keys of files, help texts, checks and names are derived from it."""
 
 import bisect
 import dataclasses
@@ -33,25 +33,25 @@ SCHEDULES: dict[str, Callable[[float, float, int], Sequence[Amount]]] = {
     "constant": lambda _, sparsity, rounds: schedules.ConstantSparsity(sparsity, rounds),
 }
 
-_MOST = 1_000_000  # values of a range
-_BITS = 64  # of a whole number: TOML has no bound, and a much larger one cannot even be shown
-_DIGITS = 12  # of a name: two of a million cells are alike once in 500 sweeps
+_MOST = 1_000_000  # values in a range
+_BITS = 64  # of a whole number: TOML has no limit, and Python refuses to print a much larger one
+_DIGITS = 12  # of a digest: in a sweep of a million cells, two coincide with a probability of 1 in 500
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How the values of a setting are written."""
+    """How the values of a setting are read."""
 
     name: str
     parse: Callable[[str], Any]  # raises ValueError
-    native: Callable[[Any], Any] | None = None  # from what a file holds instead of text; None if it is none
-    ranges: bool = False  # whether start:stop:count stands for several
+    native: Callable[[Any], Any] | None = None  # converts a value in a file that is not text; None if it is invalid
+    ranges: bool = False  # whether start:stop:count means several values
 
 
 def _text(text: str) -> str:
     if "\0" in text:
         raise ValueError(text)
-    text.encode()  # a ValueError, if it is no Unicode: no file of a sweep could hold it
+    text.encode()  # raises a ValueError for lone surrogates, which no file of a sweep could hold
     return text
 
 
@@ -65,7 +65,7 @@ def _real(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # an integer too large for a float
         return None
 
 
@@ -83,7 +83,7 @@ def _dashed(text: str) -> tuple[int, ...]:
 
 
 def _sparsity(text: str) -> float:
-    """A fraction, or a compression: 12x is 1 - 1/12."""
+    """Parse a fraction or a compression: 12x is 1 - 1/12."""
     if not text.endswith("x"):
         return float(text)
     compression = float(text[:-1])
@@ -93,7 +93,7 @@ def _sparsity(text: str) -> float:
 
 
 def _or(kind: Kind, word: str, value: Any) -> Kind:
-    """A kind that also knows a word, which stands for a value."""
+    """Extend a kind by a word that stands for `value`."""
     return dataclasses.replace(
         kind, name=f"{kind.name} or {word}", parse=lambda text: value if text == word else kind.parse(text)
     )
@@ -120,11 +120,12 @@ def setting(
     dense: bool = True,
     **only: str | bool,
 ) -> Any:
-    """A field, and what is to be known of it.
+    """Make the field of a setting, with its description.
 
-    `group` opens a group of flags in the help; `key` is the setting's name in flags and files, if not the field's; `of`
-    says whose argument of the same name it is; a `stage` may have a value of its own; `dense` training depends on it.
-    All else are conditions: other settings, and their values (with | between) with which alone it does something.
+    `group` starts a group of flags in the help. `key` is the name in flags and files, if it is not the field's. `of` is
+    the class that takes an argument of this name. `stage` says whether a stage may have its own value, and `dense`
+    whether dense training depends on it. The other keywords are conditions: the setting applies only if these settings
+    have one of these values (separated by |).
     """
     needed = {name: tuple(v.split("|")) if isinstance(v, str) else (v,) for name, v in only.items()}
     known = {"kind": kind, "help": help, "choices": choices and list(choices), "group": group, "key": key}
@@ -138,14 +139,14 @@ _runs = functools.partial(setting, stage=True, dense=False)
 _number = functools.partial(_runs, prune=True)
 _prunes = functools.partial(_number, of="Pruner")
 
-Stage = tuple[tuple[str, Any], ...]  # the settings of a stage that are its own, by name
+Stage = tuple[tuple[str, Any], ...]  # names and values of the settings that a stage changes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one cell: of one network, from its first weights to its last round.
+    """The settings of one cell: one network, from its first weights to its last round.
 
-    They hold for dense training and for every stage, unless a stage has its own.
+    They hold for dense training and for every stage, unless a stage changes them.
     """
 
     dataset: str = setting(
@@ -204,13 +205,13 @@ class Settings:
 
     @property
     def values(self) -> dict[str, Any]:
-        """All of them, by name."""
+        """All settings, by name."""
         kept = vars(self)
         return {name: kept[name] for name in FIELDS}
 
     @functools.cached_property
     def plan(self) -> list["Settings"]:
-        """The settings of each stage: one with these, if there are no others."""
+        """The settings of each stage; without stages, these settings."""
         whole = dataclasses.replace(self, stage=())
         return [dataclasses.replace(whole, **dict(own)) for own in self.stage] or [self]
 
@@ -221,7 +222,7 @@ class Settings:
 
     @property
     def ends(self) -> list[int]:
-        """The rounds that end a stage, if there are several stages; else all rounds."""
+        """The last round of each stage; without stages, all rounds."""
         return self._ends if self.stage else list(range(1, self.rounds + 1))
 
     @property
@@ -230,16 +231,16 @@ class Settings:
         return self._ends[-1]
 
     def place(self, round: int) -> tuple[int, int]:
-        """The stage of a round, and how many of its rounds come before; both from 0. Rounds are counted from 1."""
+        """Return the stage of a round (from 1) and the position of the round within it, both from 0."""
         stage = bisect.bisect_left(self._ends, round)
         return stage, round - 1 - (self._ends[stage - 1] if stage else 0)
 
     def at(self, round: int) -> "Settings":
-        """The settings that a round is made with; round 0 is dense training."""
+        """Return the settings of a round; round 0 is dense training."""
         return self.plan[self.place(round)[0]] if round else self
 
     def amounts(self, stage: int) -> tuple[str, Sequence[Amount]]:
-        """The rule of a stage, and the number of each of its rounds; sparsities go on from the stage before."""
+        """Return the rule of a stage and the number for each round; sparsities continue from the stage before."""
         now = self.plan[stage]
         if not now.prune:
             return "sparsity", schedules.ConstantSparsity(0.0, now.rounds)
@@ -252,19 +253,19 @@ class Settings:
         return now.rule, [now.quality] * now.rounds
 
     def epochs_of(self, round: int) -> int:
-        """Epochs of training in a round."""
+        """Return the epochs of training in a round."""
         if not round:
             return self.epochs
         stage, number = self.place(round)
         return self.lengths(stage)[number]
 
     def lengths(self, stage: int) -> list[int]:
-        """Epochs of each round of a stage."""
+        """Return the epochs of each round of a stage."""
         now = self.plan[stage]
         return [now.retrain_epochs] * (now.rounds - 1) + [now.retrain_epochs + now.fine_tune_epochs]
 
     def arguments(self, of: str) -> dict[str, Any]:
-        """What a class or function of the library is given of these settings, by name."""
+        """Return the settings that are arguments of a class of the library, by name."""
         return {name: getattr(self, name) for name, field in FIELDS.items() if field.metadata["of"] == of}
 
     @functools.cached_property
@@ -273,16 +274,16 @@ class Settings:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The cell's name: a digest of what differs from the defaults, so that new settings leave old names alone."""
+        """The name of the cell: a digest of the values that differ from defaults, so new settings keep old names."""
         return digest(self._changed)
 
     @functools.cached_property
     def dense_digest(self) -> str:
-        """The name of its dense network: the digest of what that depends on, and of no rounds."""
+        """The name of its dense network: a digest of the settings that dense training depends on."""
         return digest({name: value for name, value in self._changed.items() if name in DENSE} | {"rounds": 0})
 
     def applies(self, name: str) -> bool:
-        """Whether a setting does anything in these: dense training or a stage uses it, with the others as they are."""
+        """Whether dense training or a stage uses a setting, given the values of the others."""
         field = FIELDS[name]
         if name == "stage" or (field.metadata["dense"] and self.stage):
             return True
@@ -290,7 +291,7 @@ class Settings:
         return any(all(getattr(now, o) in ok for o, ok in field.metadata["only"].items()) for now in taken)
 
     def plain(self) -> "Settings":
-        """These settings, with the default in place of each that does nothing."""
+        """Return these settings, with defaults for all that do not apply."""
         return dataclasses.replace(self, **{name: DEFAULTS[name] for name in FIELDS if not self.applies(name)})
 
 
@@ -301,24 +302,24 @@ KEYS = {(field.metadata.get("key") or name): name for name, field in FIELDS.item
 
 
 def key(name: str) -> str:
-    """A setting's name in flags and files."""
+    """Return a setting's name in flags and files."""
     return FIELDS[name].metadata.get("key") or name
 
 
 def digest(values: Any) -> str:
-    """The short name of values."""
+    """Return a short name for values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
 def written(value: Any) -> str:
-    """A value as the command line takes it."""
+    """Format a value as on the command line."""
     if value is None or isinstance(value, bool):
         return "none" if value is None else str(value).lower()
     return ("-".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 def values_of(key: str, field: Any, given: Any) -> tuple[Any, ...]:
-    """The values that are given of a setting, each once. Raises ValueError if they are not as described."""
+    """Read the values given for a setting. Raises ValueError if one is invalid or given twice."""
     kind: Kind = field.metadata["kind"]
 
     def refused(value: Any) -> ValueError:
@@ -348,13 +349,12 @@ def values_of(key: str, field: Any, given: Any) -> tuple[Any, ...]:
 
 
 def _range(kind: Kind, text: str) -> list[Any]:
-    """What start:stop:count stands for: `count` values at equal distances, both ends among them."""
+    """Expand start:stop:count to `count` values in equal steps, including both ends."""
     start, stop, count = text.split(":")
     first, last, number = kind.parse(start), kind.parse(stop), int(count)
     if not 1 <= number <= _MOST or not math.isfinite(last - first):
         raise ValueError(text)
-    if isinstance(first, float):
-        # 0.3, where the nearest sum is 0.30000000000000004
+    if isinstance(first, float):  # rounded to 12 digits: 0.3, not 0.30000000000000004
         return [float(f"{value:.12g}") for value in np.linspace(first, last, number)]
     step, rest = divmod(last - first, max(1, number - 1))
     if rest:
