@@ -22,5 +22,4 @@ if __name__ == "__main__":
     code = main()
     if code == 130:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to stop
-
     sys.exit(code)

@@ -302,7 +302,7 @@ def _one(name: str, field: Any, given: Any) -> Any:
 
 
 def _tables(
-    name: str, given: Any, least: int = 0, keys: Sequence[str] | None = None, needed: Sequence[str] = ()
+    name: str, given: Any, least: int = 0, keys: Sequence[str] = (), needed: Sequence[str] = ()
 ) -> Sequence[Mapping[str, Any]]:
     """Check a list of tables and, if `keys` are given, the keys of each table."""
     if not isinstance(given, list | tuple) or len(given) < least:
@@ -312,7 +312,7 @@ def _tables(
             raise ValueError(f"{name}: expected a table, got {check.shown(table)}")
         if missing := [entry for entry in needed if entry not in table]:
             raise ValueError(f"{name}: expected {' and '.join(missing)}, got {', '.join(table) or 'nothing'}")
-        for entry in table if keys is not None else ():
+        for entry in table if keys else ():
             if entry not in keys:
                 raise ValueError(f"{name}.{entry}: expected a setting that a {name} has{_nearest(entry, keys)}")
     return given
