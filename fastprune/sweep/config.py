@@ -174,13 +174,13 @@ class Sweep:
     data_dir: str | None = setting(
         None,
         TEXT,
-        "folder of the MNIST or Fashion-MNIST files (else FASTPRUNE_DATA, the cache, a download)",
+        "folder with the MNIST or Fashion-MNIST files (default: FASTPRUNE_DATA, the cache, or a download)",
         group="where to run (one value each)",
     )
-    out: str | None = setting(None, TEXT, "folder of the results (default: runs/<data set, digest of the settings>)")
-    jobs: int = setting(-1, WHOLE, "processes that run cells; -1 for one a core")
-    threads: int | None = setting(None, WHOLE, "threads of each process (default: its share of the cores)")
-    cluster: str | None = setting(None, TEXT, "run on the Dask cluster whose scheduler is at tcp://HOST:PORT instead")
+    out: str | None = setting(None, TEXT, "folder for the results (default: runs/<data set, digest of the settings>)")
+    jobs: int = setting(-1, WHOLE, "worker processes; -1 for one per core")
+    threads: int | None = setting(None, WHOLE, "threads per process (default: its share of the cores)")
+    cluster: str | None = setting(None, TEXT, "run on a Dask cluster instead: the scheduler's address, tcp://HOST:PORT")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Sweep":
@@ -393,8 +393,8 @@ def parse(arguments: Sequence[str] | None) -> Command:
     files.add_argument(
         "--preset", choices=presets(), help="a settings file that comes with fastprune; see docs/sweeps.md"
     )
-    flags.add_argument("--dry-run", action="store_true", help="show the cells and how far they are, and do nothing")
-    flags.add_argument("--quiet", action="store_true", help="show nothing but errors")
+    flags.add_argument("--dry-run", action="store_true", help="show the cells and their progress, and run nothing")
+    flags.add_argument("--quiet", action="store_true", help="show only errors")
     given = vars(parser.parse_args(arguments))
     quiet, dry_run, preset, file = (given.pop(name) for name in ("quiet", "dry_run", "preset", "config"))
     values = read_toml(_PRESETS / f"{preset}.toml" if preset else file) if preset or file else {}
