@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
@@ -111,13 +111,12 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
         client = Client(address, timeout=_PATIENCE)
     except (OSError, ValueError) as error:
         raise ValueError(f"cluster: expected a Dask scheduler at tcp://HOST:PORT, got {address!r}: {error}") from None
-    try:
+    with closing(client):
         try:
             client.wait_for_workers(1, timeout=_PATIENCE)
         except TimeoutError:
             raise ValueError(f"cluster: expected workers at {address!r}, got none within {_PATIENCE} s") from None
-        threads = client.nthreads()
-        if (most := max(threads.values())) > 1:
+        if (most := max(client.nthreads().values())) > 1:
             raise ValueError(
                 f"cluster: expected workers of one task thread each (dask worker --nthreads 1), got {most}"
             )
@@ -126,14 +125,12 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
             if there != here:
                 raise ValueError(f"cluster: expected workers with {here}, got {worker} with {there}")
         executor = client.get_executor(pure=False)
-        try:
-            # The data are sent to each worker once: no warning about large tasks is needed.
-            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+        # The data are sent to each worker once: no warning about large tasks is needed.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+            try:
                 yield executor, lambda: len(client.nthreads())
-        finally:
-            executor.shutdown(wait=False)
-    finally:
-        client.close()
+            finally:
+                executor.shutdown(wait=False)
 
 
 def versions() -> str:
