@@ -116,8 +116,8 @@ class Grid:
         for other, needed in FIELDS[name].metadata["only"].items():
             if not set(needed) & set(self.axis(other)):
                 needs, came = " or ".join(map(written, needed)), ", ".join(map(written, self.axis(other)))
-                raise ValueError(f"{key(name)}: expected --{key(other)} {needs} with it, got --{key(other)} {came}")
-        raise ValueError(f"{key(name)}: expected a stage that takes it, got stages with their own, or without a use")
+                raise ValueError(f"{key(name)}: needs --{key(other)} {needs}, got --{key(other)} {came}")
+        raise ValueError(f"{key(name)}: no stage uses it: they set their own values, or do not need it")
 
 
 @dataclass(frozen=True)
@@ -272,11 +272,11 @@ class Sweep:
             raise ValueError(f"dataset: expected different names, got {', '.join(self.axis('dataset'))}")
         names = [grid.name for grid in self.grids]
         if len(names) > 1 and (not all(names) or len(set(names)) < len(names)):
-            raise ValueError(f"grid.name: expected a different one for each grid, got {', '.join(map(repr, names))}")
+            raise ValueError(f"grid.name: expected a different name for each grid, got {', '.join(map(repr, names))}")
         if self.jobs < 1 and self.jobs != -1:
-            raise ValueError(f"jobs: expected a number of processes, or -1 for one a core, got {self.jobs}")
+            raise ValueError(f"jobs: expected a number of processes, or -1 for one per core, got {self.jobs}")
         if self.jobs != -1 and self.cluster is not None:
-            raise ValueError(f"jobs: expected no cluster with it, got {self.cluster!r}")
+            raise ValueError("jobs: has no effect with a cluster; leave it out")
         if self.threads is not None:
             check.integer("threads", self.threads, 1)
 

@@ -104,7 +104,7 @@ FLAG = Kind("true or false", {"true": True, "false": False}.__getitem__, lambda 
 WHOLE = Kind("whole numbers", int, _whole, ranges=True)
 REAL = Kind("numbers", float, _real, ranges=True)
 SPARSITY = Kind("numbers (or compressions: 12x)", _sparsity, _real, ranges=True)
-LIST = Kind("whole numbers with dashes between (in a file also [[300, 100]]), or none", _dashed, _list)
+LIST = Kind("whole numbers joined by dashes (in a file also [[300, 100]]), or none", _dashed, _list)
 
 
 def setting(
@@ -344,7 +344,7 @@ def values_of(key: str, field: Any, given: Any) -> tuple[Any, ...]:
             check.one_of(key, value, field.metadata["choices"])
     values = [check.number(key, v, "(-inf, inf)") + 0.0 if isinstance(v, float) else v for v in values]  # -0.0 is 0.0
     if not values or len(set(values)) < len(values):
-        raise ValueError(f"{key}: expected at least one value, none of them twice, got {given!r}")
+        raise ValueError(f"{key}: expected at least one value and no duplicates, got {given!r}")
     return tuple(values)
 
 
