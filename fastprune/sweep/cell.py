@@ -81,10 +81,7 @@ class Data:
 
     @classmethod
     def of(cls, data: Dataset, holdout: float) -> "Data":
-        """Hold out a random part of the training samples, the same one every time; none if `holdout` is 0.
-
-        Raises ValueError if the labels are not one class per sample, or nothing is left to train on.
-        """
+        """Check the labels, and hold out a random part of the training samples, the same every time; none for 0."""
         if data.y_train.dtype.kind == "f" or data.y_train.ndim != 1:
             came = "numbers to predict" if data.y_train.dtype.kind == "f" else f"labels of shape {data.y_train.shape}"
             raise ValueError(f"dataset: expected one class per sample (a whole number), got {came}")
@@ -121,10 +118,7 @@ _known: dict[str, Data] = {}  # the data this process has been sent, by key, the
 
 
 def work(task: Task) -> tuple[bytes, Record] | None:
-    """Run a task in this process; return None if this process does not have the data yet.
-
-    So each worker is sent the data once, and needs no shared disk.
-    """
+    """Run a task; return None if this process lacks the data, which each worker is sent only once."""
     data = task.data or _known.pop(task.key, None)
     if data is None or data.key != task.key:
         return None

@@ -15,11 +15,7 @@ from fastprune.sweep.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; finished rounds are kept in every case.
-
-    0: done; 1: some cells failed, the others are done; 2: invalid input, or the folder cannot be written to; 130:
-    interrupted.
-    """
+    """Run the command and return its exit code: 0, 1 if cells failed, 2 for bad input or files, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = None
     try:

@@ -48,10 +48,7 @@ class Grid:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Grid":
-        """Check settings by name: each is a value or a list of values, or text as on the command line.
-
-        Raises ValueError if a name or a value is invalid.
-        """
+        """Check settings by name: each is a value or a list of values, or text as on the command line."""
         axes: dict[str, tuple[Any, ...]] = {}
         texts = {}
         for name, given in values.items():

@@ -57,10 +57,7 @@ class _Job:
 
 
 def load_data(sweep: Sweep) -> Callable[[Settings], Data]:
-    """Read the data sets of a sweep, and return a function that looks up a cell's.
-
-    Raises ValueError if a data set is missing, or its labels are not classes.
-    """
+    """Read the data sets of a sweep; return a function that gives a cell's. Raises ValueError if one is unusable."""
     found: dict[tuple[str, float], Data] = {}
     for cell in sweep.cells:
         if (cell.dataset, cell.holdout) not in found:
@@ -105,10 +102,7 @@ def deferred_interrupts() -> Iterator[Events]:
 
 @contextmanager
 def workers_of(sweep: Sweep) -> Iterator[Workers]:
-    """Start processes that share the cores of this machine, or connect to the cluster that the sweep names.
-
-    Raises ValueError if there is no such cluster.
-    """
+    """Start processes that share this machine's cores, or connect to the cluster; raise ValueError if that fails."""
     if sweep.cluster is not None:
         with cluster(sweep.cluster) as (executor, count):
             yield Workers(executor, count, sweep.threads or 1)

@@ -127,10 +127,7 @@ def run_sweep(
 
 
 def make_report(folder: Path) -> list[Path]:
-    """Write the results and the report of a sweep's folder again, from its rounds so far.
-
-    Raises ValueError if the folder is not one of a sweep, or no round is finished.
-    """
+    """Write the results and report of a folder again. Raises ValueError if it has no sweep with a finished round."""
     file = folder / "sweep.toml"
     if not is_file(file):
         raise ValueError(f"report: expected the folder of a sweep, got {str(folder)!r}, which has no sweep.toml")

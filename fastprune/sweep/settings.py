@@ -144,10 +144,7 @@ Stage = tuple[tuple[str, Any], ...]  # names and values of the settings that a s
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one cell: one network, from its first weights to its last round.
-
-    They hold for dense training and for every stage, unless a stage changes them.
-    """
+    """The settings of one cell: for its dense training, and for each of its stages, which may change some."""
 
     dataset: str = setting(
         "digits",

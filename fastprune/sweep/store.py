@@ -68,10 +68,7 @@ class Cell:
 
     @property
     def best(self) -> int:
-        """The last round, other than a failed one, whose held-out accuracy is within `max_drop` of round 0's.
-
-        Without held-out samples, the last round that did not fail.
-        """
+        """The last round that did not fail and whose held-out accuracy, if any, is within `max_drop` of round 0's."""
         good = [record for record in self.records if not record.failed]
         bar = held_out_accuracy(self.records[0]) - self.settings.max_drop
         return [record.round for record in good if held_out_accuracy(record) >= bar][-1]
@@ -87,10 +84,7 @@ class Cell:
 
     @classmethod
     def from_text(cls, text: str, settings: Settings) -> "Cell":
-        """Read what `to_text` wrote for these settings, or for others that share the dense network.
-
-        Raises ValueError if the text is anything else.
-        """
+        """Read what `to_text` wrote for settings with the same dense network; raise ValueError for any other text."""
         first, _, lines = text.partition("\n")
         head = json.loads(first)
         if not isinstance(head, dict) or head.keys() != {"settings", "data", "columns"}:
@@ -192,10 +186,7 @@ class Store:
         return done
 
     def reopen(self, done: Mapping[str, Cell]) -> int:
-        """Drop the records of cells with missing files, so that they run again; return the number of such cells.
-
-        The results will be the same. `done` comes from `load`; the store must be locked.
-        """
+        """Drop the records of cells with missing files, so that they run again; return their number. Needs the lock."""
         there = {path for folder in (self._dense, self._rounds, self.networks) for path in folder.iterdir()}
         count = 0
         for progress in done.values():
@@ -223,10 +214,7 @@ class Store:
             raise _damaged(path, error) from error
 
     def add(self, progress: Cell, state: bytes) -> None:
-        """Write the last round of a cell, and delete the files it replaces.
-
-        Raises OSError if it cannot be written; the files of earlier rounds are then still there.
-        """
+        """Write the last round of a cell and delete the files it replaces; after an OSError, those are still there."""
         cell, last, best = progress.settings, progress.count - 1, progress.best
         keep = {self._path(cell, last), self._path(cell, best)}
         if cell.stage and last in cell.ends and not progress.last.failed:
