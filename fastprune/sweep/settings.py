@@ -150,7 +150,7 @@ class Settings:
         "digits",
         TEXT,
         "digits, mnist, fashion_mnist, breast_cancer, wine, binary_images, or a path ending in .npz or .csv (classes)",
-        group="what to train (these and the next groups' settings take several values, separated by commas; numbers "
+        group="what to train (settings here and below take several values, separated by commas; numbers "
         "also take a range, start:stop:count; the sweep runs all combinations)",
     )
     holdout: float = setting(0.1, REAL, "fraction of training samples held out to choose the best network; 0 for none")
@@ -169,8 +169,8 @@ class Settings:
     input_dropout: float = _trains(0.0, REAL, "fraction of features dropped: helps images, hurts small feature sets")
     dropout: float = _trains(0.0, REAL, "fraction of hidden units dropped in training")
     scale_dropout: bool = _trains(True, FLAG, "lower a layer's dropout as its weights are pruned (Eq. 3)")
-    tolerance: float | None = _trains(None, _or(REAL, "none", None), "stop training if the loss improves by no more")
-    patience: int = _trains(10, WHOLE, "for this many epochs (see tolerance)")
+    tolerance: float | None = _trains(None, _or(REAL, "none", None), "loss decrease below which training stops")
+    patience: int = _trains(10, WHOLE, "epochs without such a decrease before training stops")
     restore_best: bool = _trains(True, FLAG, "end each training with its best state, not its last")
     prune: bool = _runs(True, FLAG, "false: train for as many epochs without pruning", group="how to prune and retrain")
     rule: str = _number("percentile", TEXT, "how a round's number (q, quality or sparsity) gives masks", RULES)
@@ -179,7 +179,7 @@ class Settings:
     delta: float = _number(0.0, REAL, "growth of q: q[i+1] = q[i] + delta * i", rule="percentile")
     quality: float = _number(0.5, REAL, "threshold in standard deviations of the live weights", rule="std")
     final_sparsity: float = _number(0.98, SPARSITY, "sparsity of the last round", key="sparsity", rule="sparsity")
-    schedule: str = _number("polynomial", TEXT, "how sparsity rises to it", SCHEDULES, rule="sparsity")
+    schedule: str = _number("polynomial", TEXT, "how sparsity rises over the rounds", SCHEDULES, rule="sparsity")
     scope: str = _prunes("global", TEXT, "rank weights within each layer, or all together", SCOPES)
     criterion: str = _prunes("magnitude", TEXT, "score to rank weights by", CRITERIA, rule="percentile|sparsity")
     layer_rates: str = _prunes("uniform", TEXT, "what each layer keeps", LAYER_RATES, rule="sparsity", scope="layer")
@@ -195,7 +195,9 @@ class Settings:
     fine_tune_epochs: int = _runs(0, WHOLE, "additional epochs in the last round")
     retrain_learning_rate: float | str = _runs(0.1, _or(REAL, ADAPTIVE, ADAPTIVE), "learning rate of each retraining")
     restarts: bool = _runs(True, FLAG, "restart the learning-rate schedule in each round; false: one over all rounds")
-    rewind_to: int | None = setting(None, _or(WHOLE, "none", None), "epoch of dense training to rewind to each round")
+    rewind_to: int | None = setting(
+        None, _or(WHOLE, "none", None), "epoch of dense training that each round rewinds to"
+    )
     max_drop: float = setting(0.01, REAL, "held-out accuracy that the best network may lose", dense=False)
     seed: int = setting(0, WHOLE, "seeds for initial weights, sample order and dropout", key="seeds")
     stage: tuple[Stage, ...] = dataclasses.field(default=(), metadata={"dense": False, "of": "", "only": {}})
