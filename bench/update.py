@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fastprune.sweep.config import OPTIONS, Grid
+from fastprune.sweep.config import OPTIONS, Grid, meaning
 from fastprune.sweep.settings import FIELDS
 from fastprune.sweep.settings import written as as_text
 
@@ -128,10 +128,9 @@ def described(fields):
     for name, field in fields.items():
         about = field.metadata
         flag = f"--{(about['key'] or name).replace('_', '-')}"
-        choices = f": {', '.join(about['choices'])}" if about["choices"] else ""
         defaults = Grid({}).axis(name) if name in FIELDS else (field.default,)
         default = "" if name in OPTIONS and defaults == (None,) else f"`{','.join(map(as_text, defaults))}`"
-        lines.append(f"| `{flag}` | {about['help']}{choices} | {default} |")
+        lines.append(f"| `{flag}` | {meaning(field)} | {default} |")
     return "\n".join(lines) + "\n"
 
 

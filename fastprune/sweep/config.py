@@ -343,6 +343,14 @@ class Command(NamedTuple):
     quiet: bool
 
 
+def meaning(field: Any) -> str:
+    """Say what a setting means, with the other settings that it needs and its choices."""
+    about = field.metadata
+    needs = ", ".join(f"{key(other)} {' or '.join(v)}" for other, v in about["only"].items() if other != "prune")
+    choices = f": {', '.join(about['choices'])}" if about["choices"] else ""
+    return f"{f'{needs}: ' if needs else ''}{about['help']}{choices}"
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that raises ValueError instead of printing the usage, and suggests an option for an unknown one."""
 
@@ -375,15 +383,13 @@ def parse(arguments: Sequence[str] | None) -> Command:
         if about["group"]:
             flags = parser.add_argument_group(about["group"])
         defaults = Grid({}).axis(name) if name in FIELDS else (field.default,)
-        needs = ", ".join(f"{key(o)} {' or '.join(v)}" for o, v in about["only"].items() if o != "prune")
-        choices = f": {', '.join(about['choices'])}" if about["choices"] else ""
         default = "" if name in OPTIONS and defaults == (None,) else f" (default: {','.join(map(written, defaults))})"
         flags.add_argument(
             f"--{(about['key'] or name).replace('_', '-')}",
             dest=about["key"] or name,
             default=argparse.SUPPRESS,
             metavar="",
-            help=(f"{needs}: " * bool(needs) + about["help"] + choices + default).replace("%", "%%"),
+            help=(meaning(field) + default).replace("%", "%%"),
         )
     files = flags.add_mutually_exclusive_group()
     files.add_argument("--config", type=Path, metavar="", help="a TOML file of these settings; a flag overrides it")
