@@ -33,5 +33,5 @@ def test_the_errors_are_those_of_the_study():
     (levels,) = (row[1:] for row in rows if row[1] == "dense")
     (errors,) = (row[1:] for row in rows if row[0] == "fastprune" and "±" in row[1])
     for level, error in zip(levels, errors, strict=True):
-        (row,) = re.findall(rf"^\| {level} \|.*$", TABLES, re.MULTILINE)
+        row = re.findall(rf"^\| {level} \|.*$", TABLES, re.MULTILINE)[0]  # of the first table, which is MNIST's
         assert f"| {error} |" in row

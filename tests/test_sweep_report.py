@@ -22,7 +22,7 @@ from fastprune.sweep.command import main
 from fastprune.sweep.config import Sweep, parse
 from fastprune.sweep.engine import Failure
 from fastprune.sweep.report import figures, page, write_report
-from fastprune.sweep.results import Results, Spread
+from fastprune.sweep.results import Results, Spread, _controls
 from fastprune.sweep.run import make_report
 from fastprune.sweep.store import Cell, Store
 
@@ -301,14 +301,38 @@ def test_without_held_out_samples_there_is_no_best_network_and_nothing_to_compar
             assert (part in content) == bool(holdout)
 
 
-@pytest.mark.parametrize(("samples", "points", "coarse"), [(100, "2.18", True), (600, "0.89", False)])
+@pytest.mark.parametrize(("samples", "points", "coarse"), [(100, "2.46", True), (600, "0.91", False)])
 def test_it_says_if_too_few_samples_are_held_out_to_tell_a_drop(written, samples, points, coarse):
     told = [(0.95, 900, {"validation_samples": samples}), (0.95, 90, {"validation_samples": samples})]
     results = made({"seeds": 0, "rounds": 1}, lambda cell: told)
-    assert results.best["digits"].uncertainty == pytest.approx((0.95 * 0.05 / samples) ** 0.5)
+    share = (0.95 * samples + 2) / (samples + 4)
+    assert results.best["digits"].uncertainty == pytest.approx((share * (1 - share) / (samples + 4)) ** 0.5)
     content = plain(written(results))
     assert f"standard error of {points} points ({samples} samples)" in content
     assert ("too coarse to tell a drop of 1 points" in content) == coarse
+
+
+def test_a_network_without_a_miss_is_not_certain():
+    told = [(1.0, 900, {"validation_samples": 28}), (1.0, 90, {"validation_samples": 28})]
+    assert made({"seeds": 0, "rounds": 1}, lambda cell: told).best["digits"].uncertainty == pytest.approx(
+        0.0428, abs=1e-4
+    )
+
+
+def test_a_dense_control_may_have_only_the_first_stages():
+    stages = [{"sparsity": "2x", "rounds": 2}, {"sparsity": "4x", "rounds": 3}]
+    grids = [
+        {"name": "pruned"},
+        {"name": "control", "prune": False, "stage": stages[:1]},
+        {"name": "other L2", "prune": False, "l2": 0},
+        {"name": "no stages", "prune": False, "stage": [], "rounds": 2},
+        {"name": "at random", "criterion": "random"},
+    ]
+    sweep_ = Sweep.of({"seeds": 0, "rule": "sparsity", "stage": stages, "grid": grids})
+    pruned, control, *others, random = (grid.cells[0] for grid in sweep_.grids)
+    assert [_controls(control, cell) for cell in (pruned, random)] == [True, True]
+    assert not any(_controls(cell, pruned) for cell in (*others, pruned))
+    assert not any(_controls(control, cell) for cell in (control, *others))
 
 
 def test_a_dense_control_gives_the_difference_from_a_network_trained_as_long(written):

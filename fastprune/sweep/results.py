@@ -169,9 +169,13 @@ class Best:
 
     @property
     def uncertainty(self) -> float:
-        """One standard error of its held-out accuracy."""
-        accuracy = held_out_accuracy(self.record)
-        return math.sqrt(accuracy * (1 - accuracy) / self.record.validation_samples)
+        """One standard error of its held-out accuracy.
+
+        Two more hits and misses (Agresti and Coull 1998): else a network without a miss would seem to be certain.
+        """
+        count = self.record.validation_samples + 4
+        accuracy = (held_out_accuracy(self.record) * (count - 4) + 2) / count
+        return math.sqrt(accuracy * (1 - accuracy) / count)
 
 
 RULE = (
