@@ -188,6 +188,7 @@ def test_signatures_are_readable():
                 assert len(str(parameter)) < 160, f"{name}.{function.__name__}: {parameter}"
 
 
+@pytest.mark.long
 def test_an_edited_kernel_never_runs_as_it_was(tmp_path):
     """A changed callee in another file than its compiled, cached caller: Numba alone would run the old code."""
     copy = tmp_path / "fastprune"

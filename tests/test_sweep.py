@@ -400,6 +400,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capfd, arg
     assert sorted(path for path in tmp_path.rglob("*") if not path.is_dir()) == before
 
 
+@pytest.mark.long
 def test_interrupted_it_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, capsys):
     arguments = [*SMALL, "--rounds", "30", "--q", "5", "--jobs", "1", "--out", str(tmp_path)]
     command = [sys.executable, "-u", "-m", "fastprune.sweep", *arguments]

@@ -90,6 +90,7 @@ def assert_it_ends_the_same(whole, folder):
     assert not [path for path in folder.rglob("*") if path.name.endswith(".part")]
 
 
+@pytest.mark.long
 @FORKS
 def test_killed_twenty_times_at_random_it_ends_the_same(whole, tmp_path):
     """Each time, what is on disk is whole."""
@@ -222,6 +223,7 @@ def test_a_larger_grid_takes_over_what_a_smaller_one_has_done(whole, tmp_path, c
     assert {row["seed"] for row in read(folder / "results.csv")} == {"0", "1", "2"}
 
 
+@pytest.mark.long
 def test_a_cell_whose_pruning_is_all_defaults_is_not_taken_for_its_dense_network(tmp_path):
     """Alone, in a larger grid of the same folder, and with only the dense network done."""
     grid = [*DEFAULTS, "--q", "30,20", "--jobs", "1"]
@@ -258,6 +260,7 @@ def hasty():
     sys.setswitchinterval(before)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("hasty")
 def test_it_can_be_looked_at_while_it_runs(tmp_path):
     """Files come and go under the reader's hands."""
@@ -385,6 +388,7 @@ def test_a_second_command_on_a_folder_refuses_and_says_who_holds_it(tmp_path, ca
     assert all(cell.finished for cell in results.cells)
 
 
+@pytest.mark.long
 def test_a_file_too_large_is_one_error_and_loses_nothing(whole, tmp_path):
     """A limit on file sizes makes real writes fail, as a quota does."""
     resource = pytest.importorskip("resource")
@@ -528,6 +532,7 @@ def test_progress_as_text_is_the_same_progress():
         Cell.from_text(progress.to_text(), replace(cell, hidden=(3,)))
 
 
+@pytest.mark.long
 def test_no_process_outlives_a_killed_command(tmp_path):
     script = "import sys; from fastprune.sweep.command import main\nif __name__ == '__main__': main(sys.argv[1:])"
     (tmp_path / "script.py").write_text(script)

@@ -199,6 +199,7 @@ def test_an_executor_of_a_script(tmp_path, whole):
     assert outcome(tmp_path / "out") == outcome(whole)
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_replaced_and_the_results_are_the_same(tmp_path, whole):
     class Killing(Processes):
         killed = 0
