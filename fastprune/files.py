@@ -5,6 +5,7 @@ import math
 import os
 import secrets
 import stat
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,6 +18,7 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 
 # Version 3.0 is 2.0 with field names in UTF-8.
 _HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0, (3, 0): read_array_header_2_0}
+_parsing = threading.Lock()  # Python's parser can fail if several threads parse at a time (CPython issue 106905)
 
 
 @contextmanager
@@ -102,7 +104,8 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArra
         version = read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"{member.filename}: expected an array of format 1.0 to 3.0, got {version}")
-        shape, by_columns, dtype = _HEADERS[version](file)
+        with _parsing:
+            shape, by_columns, dtype = _HEADERS[version](file)
         if dtype.hasobject:
             raise ValueError(f"{member.filename}: expected numbers or text, got pickled objects")
         size, stored = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
