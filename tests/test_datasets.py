@@ -75,6 +75,7 @@ def test_mnist_refuses_what_is_not_mnist(tmp_path, monkeypatch):
 needs_fashion = pytest.mark.skipif(not mnist.DEBIAN.is_dir(), reason="the package dataset-fashion-mnist is missing")
 
 
+@pytest.mark.long
 @needs_fashion
 def test_fashion_mnist(tmp_path, monkeypatch):
     """From Debian's folder, also beside MNIST; from a folder of its own, or from a subfolder of one with MNIST."""
@@ -127,6 +128,7 @@ def server():
         thread.join()
 
 
+@pytest.mark.long
 def test_mnist_download(tmp_path, monkeypatch, server, mnist_data, capfd):
     address, requests = server
     monkeypatch.delenv("FASTPRUNE_DATA", raising=False)

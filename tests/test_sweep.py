@@ -259,6 +259,7 @@ def test_a_failed_round_is_reported_as_failed(tmp_path, capsys):
     assert fp.load(tmp_path / "best.npz").sparsity == 0
 
 
+@pytest.mark.long
 def test_training_that_diverges_is_reported_and_the_rest_goes_on(tmp_path, capfd):
     """One dense network diverges, for both rules; those of the other learning rate are trained and pruned.
 

@@ -76,6 +76,7 @@ def test_processes_end_at_once_when_told_to():
             os.kill(pid, 0)
 
 
+@pytest.mark.long
 def test_processes_of_others_are_left_alone():
     with processes(1) as executor:
         assert executor.submit(double, 1).result() == 2
@@ -271,6 +272,7 @@ def cluster(tmp_path):
     log.close()
 
 
+@pytest.mark.long
 def test_a_dask_cluster_gives_the_same_results(tmp_path, whole, cluster):
     address, worker = cluster
     worker("first")
