@@ -59,7 +59,7 @@ def table(title, head, body):
     return f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def levels(title, results, section, lines, references):
+def levels(title, lines, references):
     """Error against compression: the first line in full, and the error of the others at the same rounds."""
     first, *others = lines
     head = ["compression", "live weights", "of live paths", "test error, %", "to dense", "to dense, trained as long"]
@@ -135,9 +135,9 @@ def main(folder):
     mnist, fashion = results.lines("mnist"), results.lines("Fashion-MNIST")
     (paper,) = (reference for reference in references if reference.layers)
     parts = [
-        levels("MNIST, 784-300-100-10.", results, "mnist", mnist, references),
+        levels("MNIST, 784-300-100-10.", mnist, references),
         layers(mnist[0], paper),
-        levels("Fashion-MNIST, the same recipe to 12x.", results, "Fashion-MNIST", fashion, []),
+        levels("Fashion-MNIST, the same recipe to 12x.", fashion, []),
         penalties(results.lines("Penalties")),
         small(results),
         circumstances(results),

@@ -46,7 +46,7 @@ class Trainer(check.Checked):
         PyTorch's `weight_decay`.
     input_dropout : float, default 0.0
         Probability of setting a feature of a sample to 0 in training, in [0, 1); the others are scaled up (Srivastava
-        et al. 2014). It helps with images, most of all pruned networks, and does harm where features are few.
+        et al. 2014). It helps with images, most of all pruned networks, and can do harm where few features are left.
     dropout : float, default 0.0
         The same for hidden units.
     scale_dropout : bool, default True

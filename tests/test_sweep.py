@@ -151,7 +151,7 @@ def test_the_best_network_is_the_smallest_good_enough_on_held_out_samples(done):
     error = 100 * (share * (1 - share) / 148) ** 0.5
     assert f"Saved: seed={chosen['seed']}, round {chosen['round']}, {network.live_weights:,} of 1,580 weights" in out
     assert f"{100 * held_out(chosen):.2f} % ± {error:.2f} (one standard error, 144 samples)" in out
-    assert ("too small to tell a drop of 1 points" in out) == (error > 1)
+    assert ("too small to tell a drop of max_drop (0.01)" in out) == (error > 1)
     assert out.count("highest held-out accuracy is saved") == 1
 
 

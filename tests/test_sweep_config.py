@@ -130,6 +130,11 @@ def test_a_setting_makes_cells_only_where_it_does_anything():
     ]
 
 
+def test_a_setting_of_dense_training_makes_cells_only_where_it_does_anything_also_with_stages():
+    made = cells(optimizer="sgd,adam", nesterov="false,true", stage=[{"rounds": 2}], seeds=0)
+    assert [(cell.optimizer, cell.nesterov) for cell in made] == [("sgd", False), ("sgd", True), ("adam", False)]
+
+
 def test_a_cell_is_named_by_what_differs_from_the_defaults():
     """The names are written down: they are those of files that may be years old, and must not change."""
     assert Settings().digest == "44136fa355b3"

@@ -309,7 +309,7 @@ def test_it_says_if_too_few_samples_are_held_out_to_tell_a_drop(written, samples
     assert results.best["digits"].uncertainty == pytest.approx((share * (1 - share) / (samples + 4)) ** 0.5)
     content = plain(written(results))
     assert f"standard error of {points} points ({samples} samples)" in content
-    assert ("too coarse to tell a drop of 1 points" in content) == coarse
+    assert ("too coarse to tell a drop of max_drop (0.01)" in content) == coarse
 
 
 def test_a_network_without_a_miss_is_not_certain():

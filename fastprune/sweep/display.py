@@ -180,7 +180,7 @@ class Display:
         )
         if best.uncertainty > cell.max_drop:
             self.say(
-                f"The held-out set is too small to tell a drop of {100 * cell.max_drop:g} points, so this choice is "
+                f"The held-out set is too small to tell a drop of max_drop ({cell.max_drop:g}), so this choice is "
                 "partly chance. Use a larger holdout or more seeds."
             )
 

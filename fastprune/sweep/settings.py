@@ -166,7 +166,7 @@ class Settings:
     batch_size: int = _trains(64, WHOLE, "samples per step; 0 for all at once")
     l1: float = _trains(0.0, REAL, "L1 decay of the weights")
     l2: float = _trains(1e-4, REAL, "L2 decay of the weights")
-    input_dropout: float = _trains(0.0, REAL, "fraction of features dropped: helps images, hurts small feature sets")
+    input_dropout: float = _trains(0.0, REAL, "fraction of features dropped: helps images, can hurt few features")
     dropout: float = _trains(0.0, REAL, "fraction of hidden units dropped in training")
     scale_dropout: bool = _trains(True, FLAG, "lower a layer's dropout as its weights are pruned (Eq. 3)")
     tolerance: float | None = _trains(None, _or(REAL, "none", None), "loss decrease below which training stops")
@@ -283,11 +283,10 @@ class Settings:
 
     def applies(self, name: str) -> bool:
         """Whether dense training or a stage uses a setting, given the values of the others."""
-        field = FIELDS[name]
-        if name == "stage" or (field.metadata["dense"] and self.stage):
-            return True
-        taken = [now for now, own in zip(self.plan, self.stage or ((),), strict=True) if name not in dict(own)]
-        return any(all(getattr(now, o) in ok for o, ok in field.metadata["only"].items()) for now in taken)
+        about = FIELDS[name].metadata
+        users = [now for now, own in zip(self.plan, self.stage or ((),), strict=True) if name not in dict(own)]
+        users += [self] * about["dense"]
+        return any(all(getattr(now, other) in ok for other, ok in about["only"].items()) for now in users)
 
     def plain(self) -> "Settings":
         """Return these settings, with defaults for all that do not apply."""

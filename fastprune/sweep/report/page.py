@@ -24,6 +24,9 @@ from fastprune.sweep.results import RULE, Best, Group, Line, Results, Row, Sprea
 from fastprune.sweep.settings import KEYS, written
 from fastprune.sweep.store import Store
 
+_NEAR = 0.06  # of a compression, for a published result to stand beside it
+_TABLES = 4  # lines of a section that each have a table
+
 
 def write_report(results: Results, failures: Sequence[Failure], folder: Path) -> Path:
     """Write `report.html`, and with matplotlib its plots, as SVG and PNG files in the folder `plots`.
@@ -171,10 +174,9 @@ def _told(results: Results, dataset: str, best: Best) -> str:
         f"{_percent(record.after_test_accuracy)}. Its held-out accuracy has a standard error of {points:.2f} points "
         f"({record.validation_samples:,} samples)"
     )
-    drop = 100 * cell.max_drop
-    chance = (
-        f": too coarse to tell a drop of {drop:g} points, so chance has a part in the choice" if points > drop else ""
-    )
+    chance = ""
+    if best.uncertainty > cell.max_drop:
+        chance = f": too coarse to tell a drop of max_drop ({cell.max_drop:g}), so chance has a part in the choice"
     return f"<p>{html.escape(text + chance)}.</p>"
 
 
@@ -186,8 +188,6 @@ def _figure(figure: Figure) -> str:
     return f"<figure>{image}<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
 
 
-_NEAR = 0.06  # of a compression, for a published result to stand beside it
-_TABLES = 4  # lines of a section that each have a table
 _Cell = tuple[Any, str]  # what it is sorted by, and what is shown
 
 
