@@ -19,8 +19,9 @@ def workspace(order: Ints, tiles: int, layout: Layout, dtype: np.dtype[Any], tra
     offsets = np.empty((tiles, LANES // STEP, 2 * STEP), np.int64)
     inputs = aligned_empty((tiles, int(layout.sizes[0]) * LANES), dtype)
     activations, deltas = (aligned_empty((count, rows), dtype) for count in (tiles, tiles if training else 0))
-    keep = np.ones(layout.sizes.size)
-    return Workspace(order, offsets, keep, inputs, activations, deltas, np.empty(tiles), np.empty(tiles, np.int64))
+    mirrored = np.empty(layout.inputs.positions.size if training else 0, dtype)
+    keep, losses, hits = np.ones(layout.sizes.size), np.empty(tiles), np.empty(tiles, np.int64)
+    return Workspace(order, offsets, keep, inputs, activations, deltas, mirrored, losses, hits)
 
 
 def forward(x: Floats, values: Floats, layout: Layout, threads: Threads) -> Floats:

@@ -211,6 +211,19 @@ def dot_wide(x, y):
 
 
 @numba.njit
+def dot_four(out, x, y):
+    left, a, b = simd.load_wide(x, 0), simd.load_wide(y, 0), simd.load_wide(y, 1)
+    four = simd.dot_four(left, a, b, simd.load_wide(y, 2), simd.load_wide(y, 3))
+    simd.store(out, 1, simd.plus(simd.load_four(out, 1), four))
+
+
+@numba.njit
+def items(out, x):
+    for i in range(x.size):
+        out[i] = simd.item(x, i)
+
+
+@numba.njit
 def prefetch(x):
     for i in range(x.size):
         simd.prefetch(x, i)
@@ -253,6 +266,24 @@ def test_dot(dtype, function, vectors):
     x, y = normal(lanes + 8, dtype=dtype), normal(lanes + 8, dtype=dtype, seed=1)
     assert function(x, y) == pytest.approx(x[:lanes].astype(float) @ y[:lanes], rel=1e-5, abs=1e-6)
     assert function(np.arange(lanes, dtype=dtype), np.arange(lanes, dtype=dtype)) == (np.arange(lanes) ** 2).sum()
+
+
+def test_four_dots_have_the_bits_of_each(dtype):
+    lanes = lanes_in(dtype, 4)
+    x, y, out = normal(lanes, dtype=dtype), normal(lanes + 3, dtype=dtype, seed=1), np.zeros(6, dtype)
+    expected = [0, *(dot_wide(x, y[i:].copy()) for i in range(4)), 0]
+    dot_four(out, x, y)
+    np.testing.assert_array_equal(out, np.array(expected, dtype))
+    dot_four(out, x, y)
+    np.testing.assert_array_equal(out, 2 * np.array(expected, dtype))
+
+
+def test_item_is_an_element_in_c_order():
+    for kind in (np.int32, np.int64, np.float32, np.float64):
+        x = np.arange(12, dtype=kind).reshape(3, 4)
+        out = np.empty(12, kind)
+        items(out, x)
+        np.testing.assert_array_equal(out, np.arange(12))
 
 
 @numba.njit
@@ -351,18 +382,11 @@ def sparse(dtype, block, lanes, listed=(0, 2, 3, 4, 6)):
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("listed", [(0, 2, 3, 4, 6), (1,), (3,), ()])
-@pytest.mark.parametrize("by_position", [False, True])
-def test_sparse_product(dtype, block, lanes, listed, by_position):
+def test_sparse_product(dtype, block, lanes, listed):
     mask, weights, units, starts, others, x, there = sparse(dtype, block, lanes, listed)
-    values, positions = weights[mask], None
-    if by_position:
-        positions = np.random.default_rng(0).permutation(values.size).astype(np.int32)
-        shuffled = np.empty_like(values)
-        shuffled[positions] = values
-        values = shuffled
-    out = there.copy()
+    out, values = there.copy(), weights[mask]
     frozen = Frozen(x, values, others, starts, units)
-    linear.sparse_product(out, x, values, positions, others, starts, units, 0, units.size)
+    linear.sparse_product(out, x, values, others, starts, units, 0, units.size)
     expected = reference.sparse_product(there.astype(float), x.astype(float), weights.astype(float), units)
     np.testing.assert_allclose(out, expected, **TOLERANCE[dtype])
     frozen.check()
@@ -374,9 +398,9 @@ def test_sparse_product(dtype, block, lanes, listed, by_position):
 def test_sparse_product_in_parts_gives_the_same_bits(dtype, block, lanes, cut):
     mask, weights, units, starts, others, x, there = sparse(dtype, block, lanes)
     whole, parts = there.copy(), there.copy()
-    linear.sparse_product(whole, x, weights[mask], None, others, starts, units, 0, 5)
+    linear.sparse_product(whole, x, weights[mask], others, starts, units, 0, 5)
     for first, last in [(cut, 5), (0, cut)]:
-        linear.sparse_product(parts, x, weights[mask], None, others, starts, units, first, last)
+        linear.sparse_product(parts, x, weights[mask], others, starts, units, first, last)
     np.testing.assert_array_equal(parts, whole)
 
 
@@ -404,9 +428,10 @@ def test_sparse_weight_gradient(dtype, block, lanes, add):
             frozen.check()
 
 
+@pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("block", BLOCKS)
-def test_sparse_weight_gradient_in_parts_gives_the_same_bits(dtype, block):
-    _, _, units, starts, others, x, dout = sparse(dtype, block, 48)
+def test_sparse_weight_gradient_in_parts_gives_the_same_bits(dtype, block, lanes):
+    _, _, units, starts, others, x, dout = sparse(dtype, block, lanes)
     whole = np.zeros(others.size, dtype)
     linear.sparse_weight_gradient(whole, dout, x, others, starts, units, 0, others.size, False)
     for cut in range(others.size + 1):
@@ -422,7 +447,7 @@ def test_a_layer_without_lines_or_without_weights(dtype):
     for units in ([], [0, 3]):
         starts, others = reference.sparse_table(np.zeros((7, 40), bool), units, 40)
         units = np.array(units, np.int32)
-        linear.sparse_product(out, x, nothing, None, others, starts, units, 0, units.size)
+        linear.sparse_product(out, x, nothing, others, starts, units, 0, units.size)
         linear.sparse_weight_gradient(nothing, out, x, others, starts, units, 0, 0, False)
         frozen.check()
 

@@ -88,6 +88,7 @@ class Workspace(NamedTuple):
     inputs: Floats  # (tiles, F * 64)
     activations: Floats  # (tiles, rows * 64)
     deltas: Floats  # (tiles, rows * 64) gradients with respect to `activations`
+    mirrored: Floats  # values of sparse layers in the order of layout.inputs
     losses: npt.NDArray[np.float64]  # (tiles,) sum over the tile's samples
     hits: Ints  # (tiles,) right answers
 

@@ -12,7 +12,19 @@ from numba.core import cgutils
 
 from fastprune.kernels.jit import intrinsic, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
-from fastprune.kernels.simd import BYTES, WIDE, dot, load, load_wide, multiply_add, store
+from fastprune.kernels.simd import (
+    BYTES,
+    WIDE,
+    dot,
+    dot_four,
+    item,
+    load,
+    load_four,
+    load_wide,
+    multiply_add,
+    plus,
+    store,
+)
 
 
 @intrinsic
@@ -107,22 +119,14 @@ def bias_gradient(dbias: Floats, dout: Floats, units: Indices, first: int, last:
 
 @kernel
 def sparse_product(
-    out: Floats,
-    tile: Floats,
-    values: Floats,
-    positions: Indices | None,
-    others: Indices,
-    starts: Ints,
-    units: Indices,
-    first: int,
-    last: int,
+    out: Floats, tile: Floats, values: Floats, others: Indices, starts: Ints, units: Indices, first: int, last: int
 ) -> None:
     """Add weighted rows of `tile` to row units[line] of `out`, for each line from `first` to `last`.
 
     out (rows, T), tile (rows, T). A line has the weights starts[b, line] to starts[b + 1, line] of each block b.
-    Weight k multiplies row others[k] of `tile` by values[positions[k]], or by values[k] if `positions` is None.
+    Weight k multiplies row others[k] of `tile` by values[k].
     """
-    lanes = tile.shape[1]
+    lines, lanes = starts.shape[1], tile.shape[1]
     narrow = BYTES // tile.itemsize
     wide = WIDE * narrow
     lane = 0
@@ -130,20 +134,18 @@ def sparse_product(
         # The sums of a row stay in registers while its weights are visited.
         is_wide = lane + wide <= lanes
         for block in range(starts.shape[0] - 1):
-            for line in range(first, last):
-                start, stop = starts[block, line], starts[block + 1, line]
-                row = units[line] * lanes + lane
+            for line in range(block * lines + first, block * lines + last):
+                start, stop = item(starts, line), item(starts, line + lines)
+                row = item(units, line - block * lines) * lanes + lane
                 if is_wide:
                     total = load_wide(out, row)
                     for k in range(start, stop):
-                        value = values[k] if positions is None else values[positions[k]]
-                        total = multiply_add(value, load_wide(tile, others[k] * lanes + lane), total)
+                        total = multiply_add(item(values, k), load_wide(tile, item(others, k) * lanes + lane), total)
                     store(out, row, total)
                 else:
                     part = load(out, row)
                     for k in range(start, stop):
-                        value = values[k] if positions is None else values[positions[k]]
-                        part = multiply_add(value, load(tile, others[k] * lanes + lane), part)
+                        part = multiply_add(item(values, k), load(tile, item(others, k) * lanes + lane), part)
                     store(out, row, part)
         lane += wide if is_wide else narrow
 
@@ -178,27 +180,36 @@ def sparse_weight_gradient(
     dvalues, others (weights,), dout (O, T), tile (I, T); starts (B + 1, lines) and units (lines,) as for
     sparse_product. Weights of units that are not in `units` are skipped.
     """
-    blocks = starts.shape[0] - 1
     first, last = line_of(starts, low), min(line_of(starts, high) + 1, starts.shape[1])
-    lanes = tile.shape[1]
+    lines, lanes = starts.shape[1], tile.shape[1]
     narrow = BYTES // tile.itemsize
     wide = WIDE * narrow
     lane = 0
     while lane < lanes:
         is_wide = lane + wide <= lanes
-        fresh = lane == 0 and not add
-        for block in range(blocks):
-            for line in range(first, last):
-                start, stop = max(starts[block, line], low), min(starts[block + 1, line], high)
-                row = units[line] * lanes + lane
+        more = lane > 0 or add
+        for block in range(starts.shape[0] - 1):
+            for line in range(block * lines + first, block * lines + last):
+                start, stop = max(item(starts, line), low), min(item(starts, line + lines), high)
+                row = item(units, line - block * lines) * lanes + lane
                 if is_wide:
                     held = load_wide(dout, row)
-                    for k in range(start, stop):
-                        gradient = dot(held, load_wide(tile, others[k] * lanes + lane))
-                        dvalues[k] = gradient if fresh else dvalues[k] + gradient
+                    fours = start + max(stop - start, 0) // 4 * 4
+                    for k in range(start, fours, 4):
+                        four = dot_four(
+                            held,
+                            load_wide(tile, item(others, k) * lanes + lane),
+                            load_wide(tile, item(others, k + 1) * lanes + lane),
+                            load_wide(tile, item(others, k + 2) * lanes + lane),
+                            load_wide(tile, item(others, k + 3) * lanes + lane),
+                        )
+                        store(dvalues, k, plus(four, load_four(dvalues, k)) if more else four)
+                    for k in range(fours, stop):
+                        gradient = dot(held, load_wide(tile, item(others, k) * lanes + lane))
+                        dvalues[k] = dvalues[k] + gradient if more else gradient
                 else:
                     part = load(dout, row)
                     for k in range(start, stop):
-                        gradient = dot(part, load(tile, others[k] * lanes + lane))
-                        dvalues[k] = gradient if fresh else dvalues[k] + gradient
+                        gradient = dot(part, load(tile, item(others, k) * lanes + lane))
+                        dvalues[k] = dvalues[k] + gradient if more else gradient
         lane += wide if is_wide else narrow

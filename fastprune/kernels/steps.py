@@ -33,6 +33,7 @@ from fastprune.kernels.linear import (
 )
 from fastprune.kernels.loss import loss_and_gradient
 from fastprune.kernels.random import DROPOUT, SHUFFLE, derive, shuffle
+from fastprune.kernels.simd import item
 from fastprune.kernels.team import share, wait
 from fastprune.kernels.tile import LANES, STEP, as_tile, gather, lanes_for
 from fastprune.kernels.update import update_step
@@ -149,7 +150,7 @@ def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floa
                 segment(values, layout.weights, layer),
                 segment(layout.outputs.others, layout.outputs.entries, layer),
             )
-            sparse_product(out, below, weights, None, others, starts, units, first, last)
+            sparse_product(out, below, weights, others, starts, units, first, last)
         else:
             first, last = start * bias.size // work, stop * bias.size // work
             matrix = segment(values, layout.weights, layer).reshape(layout.sizes[layer + 1], layout.sizes[layer])
@@ -180,6 +181,18 @@ def loss_of_batch(workspace: Workspace, layout: Layout, samples: Samples, batch:
             scale,
             loss,
         )
+
+
+@inner_kernel
+def mirror_values(workspace: Workspace, layout: Layout, values: Floats, team: Team) -> None:
+    """Copy the values of sparse layers into the order in which `input_gradient` reads them, once for all tiles."""
+    for layer in range(1, layout.sparse.size):
+        mirrored = segment(workspace.mirrored, layout.inputs.entries, layer)
+        positions = segment(layout.inputs.positions, layout.inputs.entries, layer)
+        weights = segment(values, layout.weights, layer)
+        first, last = share(positions.size, STEP, team)
+        for k in range(first, last):
+            mirrored[k] = item(weights, item(positions, k))
 
 
 @inner_kernel
@@ -237,12 +250,11 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
             for unit in units[first:last]:
                 for t in range(lanes):
                     dbelow[unit, t] = 0
-            positions = segment(layout.inputs.positions, layout.inputs.entries, layer)
             weights, others = (
-                segment(values, layout.weights, layer),
+                segment(workspace.mirrored, layout.inputs.entries, layer),
                 segment(layout.inputs.others, layout.inputs.entries, layer),
             )
-            sparse_product(dbelow, dout, weights, positions, others, starts, units, first, last)
+            sparse_product(dbelow, dout, weights, others, starts, units, first, last)
         else:
             first, last = start * inputs // work, stop * inputs // work
             matrix = segment(values, layout.weights, layer).reshape(layout.sizes[layer + 1], layout.sizes[layer])
@@ -259,10 +271,11 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
 def forward_batch(
     workspace: Workspace, layout: Layout, values: Floats, samples: Samples, batch: Batch, loss: int, team: Team
 ) -> tuple[float, int]:
-    """Fill `activations` and the output rows of `deltas` from gathered tiles; return the batch's loss sum and hits."""
+    """Fill all of the workspace but the gradients from gathered tiles; return the batch's loss sum and hits."""
     for layer in range(layout.sparse.size):
         forward_layer(workspace, layout, layer, values, batch, team)
         wait(team)
+    mirror_values(workspace, layout, values, team)
     loss_of_batch(workspace, layout, samples, batch, loss, team)
     wait(team)
     total, hits = 0.0, 0
