@@ -136,6 +136,13 @@ def test_they_agree_with_many_inputs_and_few_outputs(density, loss):
     )
 
 
+@pytest.mark.parametrize("density", [1, 0.05])
+@pytest.mark.parametrize("settings", [{"dropout": 0.3, "l2": 0.01}, {"optimizer": "adam", "l1": 1e-4}], ids=str)
+def test_they_agree_where_a_batch_of_all_samples_is_read_once_a_step(density, settings):
+    masks = random_masks(WIDE, [density, 1, 1, 1])
+    assert_execution_does_not_matter(masks, sizes=WIDE, batch_size=None, learning_rate=1e-3, **settings)
+
+
 @pytest.mark.parametrize("execution", [["sparse", "dense", "sparse"], ["dense", "sparse", "dense"]])
 def test_they_agree_however_they_are_mixed(execution):
     masks = random_masks(SIZES, [0.3, 0.1, 0.3])
@@ -218,6 +225,19 @@ def test_same_bits_of_many_short_steps(batch_size, density, epochs):
     for values, of_epochs in ends[1:]:
         np.testing.assert_array_equal(values, ends[0][0])
         assert of_epochs == ends[0][1]
+
+
+def test_same_bits_however_many_steps_a_call_has(monkeypatch):
+    """What one step leaves for the next in the workspace is there in the next call, too."""
+    x, y = samples(WIDE)
+    ends = []
+    for flop in (1, 1e12):
+        monkeypatch.setattr(spans, "_SPAN_FLOP", flop)
+        network = fp.MLP(WIDE, execution="sparse", density=0.3)
+        history = fp.Trainer(network, batch_size=None, dropout=0.3, learning_rate=0.01, tolerance=0.0).fit(x, y, 9)
+        ends.append((network.state.values, [epoch.loss for epoch in history.epochs]))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
 
 
 def test_same_bits_through_rounds_whatever_the_number_of_threads():

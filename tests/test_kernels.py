@@ -647,21 +647,22 @@ def test_adam_step(dtype):
 
 
 @numba.njit
-def update_step(parameters, weights, settings, rate, step, team):
-    update.update_step(parameters, weights, settings, rate, step, team)
+def update_step(parameters, first, weights, settings, rate, step, team):
+    update.update_step(parameters, first, weights, settings, rate, step, team)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(("count", "weights"), [(10, 6), (300, 70), (300, 64), (300, 300)])
-def test_only_weights_decay(dtype, optimizer, count, weights):
+@pytest.mark.parametrize(("first", "count", "weights"), [(0, 10, 6), (5, 300, 70), (64, 300, 64), (0, 300, 300)])
+def test_only_weights_decay(dtype, optimizer, first, count, weights):
     zeros, values = np.zeros(count, dtype), np.ones(count, dtype)
     parameters = Parameters(values, np.ones(count, np.uint8), zeros, zeros.copy(), zeros.copy())
     for thread in range(3):  # each does its share
         before = values.copy()
-        update_step(parameters, weights, settings(optimizer, l1=0.5, l2=0.5), 0.1, 0, team(thread, 3))
+        update_step(parameters, first, weights, settings(optimizer, l1=0.5, l2=0.5), 0.1, 0, team(thread, 3))
         assert ((values == before) | (before == 1)).all()
-    assert (values[:weights] < 1).all()
-    assert len(set(values[:weights])) == 1
+    assert (values[:first] == 1).all()
+    assert (values[first:weights] < 1).all()
+    assert len(set(values[first:weights])) <= 1
     assert (values[weights:] == 1).all()
 
 

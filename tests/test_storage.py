@@ -80,12 +80,14 @@ def test_inputs_are_read_in_blocks_of_16_in_which_one_is_used():
     np.testing.assert_array_equal(stored([100, 2], ["dense"], [mask]).layout.blocks, range(7))
 
 
-@given(layers(), st.integers(1, 8), st.sampled_from([0, 10**9]))
-def test_tables_walk_the_weights_of_computed_units(network, block, least):
+@given(layers(), st.integers(1, 8), st.sampled_from([0, 10**9]), st.sampled_from([0, 99]))
+def test_tables_walk_the_weights_of_computed_units(network, block, least, few):
     """By output and by input unit, in one block and, where a line has enough weights, in several."""
     _, execution, masks = network
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "FEW_OUTPUTS", few)
         patch.setattr(storage, "_BLOCK_UNITS", block)
+        patch.setattr(storage, "_FEW_LINES_UNITS", block)
         patch.setattr(storage, "_BLOCK_WEIGHTS", least)
         layout = stored(*network).layout
     for layer, mask in enumerate(masks):
@@ -107,12 +109,21 @@ def test_tables_walk_the_weights_of_computed_units(network, block, least):
         np.testing.assert_array_equal(positions, numbers.T[used.T])
 
 
-def test_lines_are_walked_in_blocks_if_they_have_enough_weights_in_each():
-    for live, blocks in [(3 * 24 * 2, 3), (3 * 24 * 2 - 1, 1)]:
-        mask = np.zeros((2, 300), bool)
-        mask.reshape(-1)[np.random.default_rng(0).choice(600, live, replace=False)] = True
-        layout = stored([300, 2], ["sparse"], [mask]).layout
-        assert lines_of(layout.outputs, 0)[0].size == (blocks + 1) * 2
+@pytest.mark.parametrize(
+    ("lines", "live", "blocks"),
+    [
+        (50, 50 * 3 * 24, 3),
+        (50, 50 * 3 * 24 - 1, 1),
+        (2, 600, 5),  # few lines: 64 units a block,
+        (2, 144, 3),  # or 100, which have 24 weights a line,
+        (2, 1, 1),  # or more than there are
+    ],
+)
+def test_lines_are_walked_in_blocks_if_they_have_enough_weights_in_each(lines, live, blocks):
+    mask = np.zeros((lines, 300), bool)
+    mask.reshape(-1)[np.random.default_rng(0).choice(mask.size, live, replace=False)] = True
+    layout = stored([300, lines], ["sparse"], [mask]).layout
+    assert lines_of(layout.outputs, 0)[0].size == (blocks + 1) * lines
 
 
 @given(layers(), st.data())

@@ -12,6 +12,9 @@ Floats = npt.NDArray[Any]
 """float32 or float64; all float arrays of one call have the same dtype."""
 
 
+# Layers with at most this many outputs are always sparse, because BLAS is slow there.
+FEW_OUTPUTS = 32
+
 Array = TypeVar("Array", Ints, Indices, Floats)
 
 
@@ -134,5 +137,5 @@ class Span(NamedTuple):
     rates: npt.NDArray[np.float64]  # (S,) learning rates
     losses: npt.NDArray[np.float64]  # (S,) written: summed loss of each batch before its update
     hits: Ints  # (S,) written: right answers of each batch before its update
-    step: int  # the first step takes batch number `step` modulo the batches of an epoch
+    step: int  # steps that were run on the workspace before; the next takes batch `step` modulo the epoch's batches
     updates: Ints  # (1,) updates of the optimizer so far, incremented by each step; part of the random keys

@@ -11,9 +11,11 @@ import numpy as np
 from fastprune.kernels.activation import activate_backward, activate_forward, dropout
 from fastprune.kernels.jit import inner_kernel, kernel
 from fastprune.kernels.layout import (
+    FEW_OUTPUTS,
     Array,
     Batch,
     Floats,
+    Indices,
     Ints,
     Layout,
     Parameters,
@@ -21,6 +23,7 @@ from fastprune.kernels.layout import (
     Span,
     Team,
     Training,
+    Update,
     Workspace,
 )
 from fastprune.kernels.linear import (
@@ -36,11 +39,14 @@ from fastprune.kernels.random import DROPOUT, SHUFFLE, derive, shuffle
 from fastprune.kernels.simd import item
 from fastprune.kernels.team import share, wait
 from fastprune.kernels.tile import LANES, STEP, as_tile, gather, lanes_for
-from fastprune.kernels.update import update_step
+from fastprune.kernels.update import update_range, update_step
 
 # Rows of a dense product that are never divided. On two threads of an AMD EPYC, a dense step of 784-1024-1024-10 takes
 # 1.10 to 1.13 times as long with 64, 1.03 with 128, 1.01 to 1.03 with 512, and 1.09 to 1.12 undivided.
 _CHUNK = 256
+
+# Tiles of a batch of which a block of inputs is read once: those of all tiles have to stay in the second-level cache.
+_FEW_TILES = 16
 
 # Fixed cost of a sparse line, in weights, for sharing lines among threads. The value hardly matters: 0, 2 and 32 take
 # 0.94 to 1.03 of a step's time (AMD EPYC, two threads, densities 0.1 and 0.02), within the noise.
@@ -123,9 +129,30 @@ def gather_batch(workspace: Workspace, layout: Layout, x: Floats, batch: Batch, 
 
 
 @inner_kernel
+def begin_rows(out: Floats, units: Indices, bias: Floats) -> None:
+    """Fill the rows `units` of out (O, T) with their biases."""
+    for unit in units:
+        for t in range(out.shape[1]):
+            out[unit, t] = bias[unit]
+
+
+@inner_kernel
+def finish_rows(
+    out: Floats, units: Indices, workspace: Workspace, layout: Layout, layer: int, batch: Batch, tile: int
+) -> None:
+    """Apply the layer's activation and dropout to the rows `units` of its output in one tile."""
+    keep = workspace.keep[layer + 1]
+    if layer < layout.sparse.size - 1:
+        for unit in units:
+            activate_forward(out, unit, layout.activation)
+            if keep < 1:
+                dropout(out, unit, derive(batch.key, layer + 1), tile * LANES, 0, out.shape[1], keep)
+
+
+@inner_kernel
 def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floats, batch: Batch, team: Team) -> None:
     """Fill the layer's rows of `activations`, dropout applied."""
-    sparse, keep = layout.sparse[layer] == 1, workspace.keep[layer + 1]
+    sparse = layout.sparse[layer] == 1
     units, bias = segment(layout.units, layout.levels, layer + 1), segment(values, layout.biases, layer)
     starts = as_table(segment(layout.outputs.starts, layout.outputs.offsets, layer), units.size)
     work = work_of(starts) if sparse else chunks_of(bias.size)
@@ -143,9 +170,7 @@ def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floa
         out = rows_of(workspace.activations[tile], layout.rows, layer + 1, lanes)
         if sparse:
             first, last = line_at(starts, start), line_at(starts, stop)
-            for unit in units[first:last]:
-                for t in range(lanes):
-                    out[unit, t] = bias[unit]
+            begin_rows(out, units[first:last], bias)
             weights, others = (
                 segment(values, layout.weights, layer),
                 segment(layout.outputs.others, layout.outputs.entries, layer),
@@ -156,11 +181,7 @@ def forward_layer(workspace: Workspace, layout: Layout, layer: int, values: Floa
             matrix = segment(values, layout.weights, layer).reshape(layout.sizes[layer + 1], layout.sizes[layer])
             for chunk in range(start, stop):
                 dense_forward(out, below, matrix, bias, chunk * bias.size // work, (chunk + 1) * bias.size // work)
-        if layer < layout.sparse.size - 1:
-            for unit in units[first:last]:
-                activate_forward(out, unit, layout.activation)
-                if keep < 1:
-                    dropout(out, unit, derive(batch.key, layer + 1), tile * LANES, 0, lanes, keep)
+        finish_rows(out, units[first:last], workspace, layout, layer, batch, tile)
 
 
 @inner_kernel
@@ -196,10 +217,10 @@ def mirror_values(workspace: Workspace, layout: Layout, values: Floats, team: Te
 
 
 @inner_kernel
-def parameter_gradient(
+def weight_gradient(
     workspace: Workspace, layout: Layout, layer: int, gradient: Floats, batch: Batch, team: Team
 ) -> None:
-    """Fill the layer's part of `gradient` (P,) from its rows of `deltas` and its inputs."""
+    """Fill the layer's weights in `gradient` (P,) from its rows of `deltas` and its inputs."""
     sparse = layout.sparse[layer] == 1
     units = segment(layout.units, layout.levels, layer + 1)
     starts, others = (
@@ -208,7 +229,6 @@ def parameter_gradient(
     )
     chunks = chunks_of(layout.sizes[layer])
     low, high = share(others.size, 1, team) if sparse else share(chunks, 1, team)
-    first, last = share(units.size, 1, team)
     for tile in range(tiles_of(batch)):
         lanes = lanes_of(batch, tile)
         if layer == 0:
@@ -226,6 +246,17 @@ def parameter_gradient(
                 dense_weight_gradient(
                     dmatrix, dout, below, chunk * inputs // chunks, (chunk + 1) * inputs // chunks, tile > 0
                 )
+
+
+@inner_kernel
+def biases_gradient(
+    workspace: Workspace, layout: Layout, layer: int, gradient: Floats, batch: Batch, team: Team
+) -> None:
+    """Fill the layer's biases in `gradient` (P,) from its rows of `deltas`."""
+    units = segment(layout.units, layout.levels, layer + 1)
+    first, last = share(units.size, 1, team)
+    for tile in range(tiles_of(batch)):
+        dout = rows_of(workspace.deltas[tile], layout.rows, layer + 1, lanes_of(batch, tile))
         bias_gradient(segment(gradient, layout.biases, layer), dout, units, first, last, tile > 0)
 
 
@@ -268,11 +299,83 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
 
 
 @inner_kernel
+def read_once(workspace: Workspace, layout: Layout, batch: Batch) -> bool:
+    """Whether `step_first_layer` does the first layer's share of a step whose batch is the same in each step."""
+    lines, entries = layout.levels[2] - layout.levels[1], layout.outputs.offsets[1]
+    return (
+        layout.sparse[0] == 1
+        and lines <= FEW_OUTPUTS
+        and entries > 2 * lines
+        and tiles_of(batch) <= _FEW_TILES
+        and workspace.keep[0] == 1
+    )
+
+
+@inner_kernel
+def step_first_layer(
+    parameters: Parameters,
+    workspace: Workspace,
+    layout: Layout,
+    batch: Batch,
+    following: Batch,
+    update: Update,
+    rate: float,
+    step: int,
+    team: Team,
+) -> None:
+    """The gradient of the first layer's weights, their update, and the layer's forward pass of the following step.
+
+    All three are done for one block of inputs after the other, so that a step reads its inputs from memory once.
+    """
+    units = segment(layout.units, layout.levels, 1)
+    starts = as_table(segment(layout.outputs.starts, layout.outputs.offsets, 0), units.size)
+    others = segment(layout.outputs.others, layout.outputs.entries, 0)
+    bias, values = segment(parameters.values, layout.biases, 0), segment(parameters.values, layout.weights, 0)
+    gradient = segment(parameters.gradient, layout.weights, 0)
+    low, high = share(work_of(starts), 1, team)
+    first, last = line_at(starts, low), line_at(starts, high)
+    if first == last:
+        return
+    low, high = starts[0, first], starts[-1, last - 1]
+    tiles, level = tiles_of(batch), 1
+    for tile in range(tiles):
+        out = rows_of(workspace.activations[tile], layout.rows, level, lanes_of(batch, tile))
+        begin_rows(out, units[first:last], bias)
+    for block in range(starts.shape[0] - 1):
+        part = starts[block : block + 2]
+        for tile in range(tiles):
+            lanes = lanes_of(batch, tile)
+            dout = rows_of(workspace.deltas[tile], layout.rows, level, lanes)
+            inputs = as_tile(workspace.inputs[tile], layout.sizes[0], lanes)
+            sparse_weight_gradient(gradient, dout, inputs, others, part, units, low, high, tile > 0)
+        for line in range(first, last):
+            update_range(parameters, part[0, line], part[1, line], True, update, rate, step)
+        for tile in range(tiles):
+            lanes = lanes_of(batch, tile)
+            out = rows_of(workspace.activations[tile], layout.rows, level, lanes)
+            inputs = as_tile(workspace.inputs[tile], layout.sizes[0], lanes)
+            sparse_product(out, inputs, values, others, part, units, first, last)
+    for tile in range(tiles):
+        out = rows_of(workspace.activations[tile], layout.rows, level, lanes_of(batch, tile))
+        finish_rows(out, units[first:last], workspace, layout, 0, following, tile)
+
+
+@inner_kernel
 def forward_batch(
-    workspace: Workspace, layout: Layout, values: Floats, samples: Samples, batch: Batch, loss: int, team: Team
+    workspace: Workspace,
+    layout: Layout,
+    values: Floats,
+    samples: Samples,
+    batch: Batch,
+    loss: int,
+    first: int,
+    team: Team,
 ) -> tuple[float, int]:
-    """Fill all of the workspace but the gradients from gathered tiles; return the batch's loss sum and hits."""
-    for layer in range(layout.sparse.size):
+    """Fill all of the workspace but the gradients from gathered tiles; return the batch's loss sum and hits.
+
+    The outputs of layers before `first` are there already.
+    """
+    for layer in range(first, layout.sparse.size):
         forward_layer(workspace, layout, layer, values, batch, team)
         wait(team)
     mirror_values(workspace, layout, values, team)
@@ -287,11 +390,16 @@ def forward_batch(
 
 @inner_kernel
 def backward_batch(
-    gradient: Floats, workspace: Workspace, layout: Layout, values: Floats, batch: Batch, team: Team
+    gradient: Floats, workspace: Workspace, layout: Layout, values: Floats, batch: Batch, first: int, team: Team
 ) -> None:
-    """After `forward_batch`, fill `gradient` (P,): the mean loss differentiated by each stored parameter."""
+    """After `forward_batch`, fill `gradient` (P,): the mean loss differentiated by each stored parameter.
+
+    The weights of layers before `first` are left out.
+    """
     for layer in range(layout.sparse.size - 1, -1, -1):
-        parameter_gradient(workspace, layout, layer, gradient, batch, team)
+        if layer >= first:
+            weight_gradient(workspace, layout, layer, gradient, batch, team)
+        biases_gradient(workspace, layout, layer, gradient, batch, team)
         if layer > 0:
             input_gradient(workspace, layout, layer, values, batch, team)
         wait(team)
@@ -310,8 +418,8 @@ def batch_gradient(
         return False
     gather_batch(workspace, layout, samples.x, batch, team)
     wait(team)
-    forward_batch(workspace, layout, values, samples, batch, loss, team)
-    backward_batch(gradient, workspace, layout, values, batch, team)
+    forward_batch(workspace, layout, values, samples, batch, loss, 0, team)
+    backward_batch(gradient, workspace, layout, values, batch, 0, team)
     return True
 
 
@@ -343,18 +451,27 @@ def train_steps(
                 shuffle(workspace.order, derive(shuffles, updates + s - number))
             wait(team)
         start = number * training.batch
-        key = derive(drops, updates + s)
-        batch = Batch(start, min(start + training.batch, count), key)
-        if batches > 1 or s == 0 or workspace.keep[0] < 1:  # a batch of all samples is the same in each step
+        stop = min(start + training.batch, count)
+        batch = Batch(start, stop, derive(drops, updates + s))
+        # A batch of all samples is the same in each step, and stays in the workspace from one call to the next.
+        fresh = batches > 1 or workspace.keep[0] < 1 or span.step + s == 0
+        if fresh:
             gather_batch(workspace, layout, samples.x, batch, team)
             wait(team)
-        loss, hits = forward_batch(workspace, layout, parameters.values, samples, batch, training.loss, team)
+        first = 1 if batches == 1 and read_once(workspace, layout, batch) else 0
+        begun = 0 if fresh else first
+        loss, hits = forward_batch(workspace, layout, parameters.values, samples, batch, training.loss, begun, team)
         if team.thread == 0:
             span.losses[s], span.hits[s] = loss, hits
         if not math.isfinite(loss):
             return s
-        backward_batch(parameters.gradient, workspace, layout, parameters.values, batch, team)
-        update_step(parameters, layout.biases[0], training.update, span.rates[s], updates + s, team)
+        backward_batch(parameters.gradient, workspace, layout, parameters.values, batch, first, team)
+        rate = span.rates[s]
+        update_step(parameters, layout.weights[first], layout.biases[0], training.update, rate, updates + s, team)
+        if first == 1:
+            wait(team)
+            following = Batch(start, stop, derive(drops, updates + s + 1))
+            step_first_layer(parameters, workspace, layout, batch, following, training.update, rate, updates + s, team)
         if team.thread == 0:
             span.updates[0] = updates + s + 1
         wait(team)

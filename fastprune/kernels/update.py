@@ -66,19 +66,26 @@ def adam_step(
 
 
 @inner_kernel
-def update_step(parameters: Parameters, weights: int, update: Update, rate: float, step: int, team: Team) -> None:
-    """Update this thread's share of the P parameters. The first `weights` of them decay; the rest are biases."""
+def update_range(
+    parameters: Parameters, low: int, high: int, decays: bool, update: Update, rate: float, step: int
+) -> None:
+    """Update the parameters `low` to `high`, which are weights if they decay, else biases."""
+    l1, l2 = (update.l1, update.l2) if decays else (0.0, 0.0)
+    values, live = parameters.values[low:high], parameters.live[low:high]
+    gradient, velocity = parameters.gradient[low:high], parameters.velocity[low:high]
+    if update.optimizer == SGD:
+        sgd_step(values, velocity, gradient, live, update, l1, l2, rate)
+    else:
+        adam_step(values, velocity, parameters.square[low:high], gradient, live, update.momentum, l1, l2, rate, step)
+
+
+@inner_kernel
+def update_step(
+    parameters: Parameters, first: int, weights: int, update: Update, rate: float, step: int, team: Team
+) -> None:
+    """Update this thread's share of the parameters from `first` on; those before `weights` decay."""
     for part in range(2):
-        begin, end = (0, weights) if part == 0 else (weights, parameters.values.size)
+        begin, end = (first, weights) if part == 0 else (weights, parameters.values.size)
         # Align shares with the start of the part: the compiled loop handles its remainder with other instructions.
         low, high = share(end - begin, 64, team)
-        low, high = begin + low, begin + high
-        l1 = update.l1 if part == 0 else 0.0
-        l2 = update.l2 if part == 0 else 0.0
-        values, live = parameters.values[low:high], parameters.live[low:high]
-        gradient, velocity = parameters.gradient[low:high], parameters.velocity[low:high]
-        if update.optimizer == SGD:
-            sgd_step(values, velocity, gradient, live, update, l1, l2, rate)
-        else:
-            square = parameters.square[low:high]
-            adam_step(values, velocity, square, gradient, live, update.momentum, l1, l2, rate, step)
+        update_range(parameters, begin + low, begin + high, part == 0, update, rate, step)
