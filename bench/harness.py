@@ -9,6 +9,7 @@ import itertools
 import os
 import statistics
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,8 @@ def record(benchmark, question, case, ours, peers, *, unit="s", threads=1, **not
         "fastprune": ours,
         "peers": {name: {"value": value, "ratio": ratio} for name, (value, ratio) in peers.items()},
         "notes": notes,
+        "version": fp.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
     }
     against = ", ".join(f"{name} {ratio:.2f}x ({value:.3g})" for name, (value, ratio) in peers.items())
     print(f"\n{question}; {case}; fastprune {ours:.3g} {unit}; {against}; {notes or ''}")

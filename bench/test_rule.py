@@ -33,7 +33,7 @@ def test_rule(benchmark, shape, density):
         compare(
             benchmark,
             "dense or sparse",
-            f"{fan_in}-{fan_out}, density {density:g}: {chosen}",
+            f"{fan_in}-{fan_out}, density {density:g}",
             ours,
             {f"fastprune, {other}": calls[other]},
             repeats=ours.steps,

@@ -1,9 +1,10 @@
-"""Run all benchmarks, keep the results in bench/results.json, and write what pages show of them, and of the study.
+"""Run all benchmarks, keep the results in bench/results, and write what pages show of them, and of the study.
 
-The pages are docs/benchmarks.md and the README; docs/results.md, with the tables of bench/han2015; and docs/sweeps.md,
-with the settings of the command.
+Each processor has a file there, of pytest-benchmark's format. The pages are docs/benchmarks.md and the README;
+docs/results.md, with the tables of bench/han2015; and docs/sweeps.md, with the settings of the command.
 
-python bench/update.py            # some 15 minutes; install torch, onnx, onnxruntime and sparseprop to compare with
+python bench/update.py            # some 20 minutes; install the peers to compare with (docs/benchmarks.md)
+python bench/update.py FILE ...   # some of the benchmarks; the other figures of this processor stay
 python bench/update.py --no-run   # only the pages
 """
 
@@ -19,7 +20,7 @@ from fastprune.sweep.settings import FIELDS
 from fastprune.sweep.settings import written as as_text
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results.json"
+RESULTS = HERE / "results"
 README, DOCS = HERE.parent / "README.md", HERE.parent / "docs"
 BEGIN, END = "<!-- {}: python bench/update.py -->\n", "<!-- end of {} -->"
 
@@ -34,10 +35,10 @@ NOTES = {
 }
 
 # The README's lines: what is said, the question and the beginning of the case it is from, and the peers it names.
-MASKS, SPARSEPROP = "PyTorch, torch.nn.utils.prune", "SparseProp"
+MASKS, SPARSE = "PyTorch, torch.nn.utils.prune", ["SparseProp", "SparseLab"]
 SHOWN = [
-    ("a training step, 90 % pruned", "training step", "784-300-100-10, density 0.1 ", [MASKS, SPARSEPROP]),
-    ("a training step, 98 % pruned", "training step", "784-300-100-10, density 0.02 ", [MASKS, SPARSEPROP]),
+    ("a training step, 90 % pruned", "training step", "784-300-100-10, density 0.1 ", [MASKS, *SPARSE]),
+    ("a training step, 98 % pruned", "training step", "784-300-100-10, density 0.02 ", [MASKS, *SPARSE]),
     ("a training step, dense", "training step", "784-300-100-10, density 1 ", ["PyTorch, dense", "NumPy, masks"]),
     ("a whole MNIST run to 12x", "whole MNIST run", "784-300-100-10", [MASKS]),
     ("prediction of one sample, 92 % pruned", "inference", "784-300-100-10, density 0.08, 1 s", ["onnxruntime"]),
@@ -55,60 +56,103 @@ def short(note):
     return f"{note:.3g}" if isinstance(note, float) else str(note)
 
 
-def machine(results):
-    cpu = results["machine_info"]["cpu"]
-    vectors = "AVX-512" if "avx512f" in cpu["flags"] else "AVX2" if "avx2" in cpu["flags"] else cpu["arch"]
-    return f"{cpu['brand_raw']} ({vectors}), {cpu['count']} cores"
+def short_name(results):
+    """What a processor is called in tables."""
+    machine = results["machine_info"]
+    return f"{machine['processor']}, {machine['cpu']['count']} cores"
+
+
+def file_name(results):
+    """The file of a processor's results."""
+    machine = results["machine_info"]
+    words = machine["cpu"]["brand_raw"], machine["processor"], machine["vectors"], machine["cpu"]["count"], "cores"
+    return re.sub("[^a-z0-9]+", "-", " ".join(map(str, words)).lower()) + ".json"
+
+
+def measured(results):
+    """With which versions of fastprune, and when."""
+    rows = [one["extra_info"] for one in results["benchmarks"]]
+    versions, dates = ({row[name] for row in rows} for name in ("version", "date"))
+    return f"fastprune {spread(versions, str)}, {spread(dates, str)}"
+
+
+def kind(results):
+    machine = results["machine_info"]
+    return f"{machine['cpu']['brand_raw']}, {machine['vectors']}"
+
+
+def described(results):
+    """All that is known of a processor."""
+    machine = results["machine_info"]
+    caches = ", ".join(f"{name} {size // 1024:,} KiB" for name, size in machine["caches"].items())
+    library = " ".join(map(str, machine["blas"].values())) or "not recorded"
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if name != "fastprune")
+    return (
+        f"- **{short_name(results)}**: {kind(results)}; caches that a core sees: {caches}; BLAS: {library}; "
+        f"Python {machine['python_version']}, {versions}. Measured with {measured(results)}."
+    )
 
 
 def rows_of(results):
-    """The rows of each question."""
+    """The rows of all processors by question and case: cases that two processors have stand together."""
+    found = [(name, one) for name, result in results.items() for one in result["benchmarks"]]
     questions = {}
-    for one in results["benchmarks"]:
-        questions.setdefault(one["extra_info"]["question"], []).append(one["extra_info"])
+    for name, one in sorted(found, key=lambda pair: pair[1]["fullname"].split("[")[0]):
+        row = one["extra_info"]
+        questions.setdefault(row["question"], {}).setdefault(row["case"], []).append((name, row))
     return questions
 
 
-def ratio(peer):
-    return f"{peer['ratio']:.3g}x"
+def ratio(number):
+    return f"{number:.3g}x"
+
+
+def spread(values, show):
+    """The least and the most."""
+    least, most = show(min(values)), show(max(values))
+    return least if least == most else f"{least} to {most}"
 
 
 def highlights(results):
     """The README's table."""
     questions = rows_of(results)
+    machines = "; ".join(f"{name} ({kind(one)}; {measured(one)})" for name, one in results.items())
     lines = [
-        f"{machine(results)}, one thread; 784-300-100-10, batches of 128. Above 1x, the other takes longer.",
+        "784-300-100-10, batches of 128, one thread. Above 1x, the other takes longer. A range goes from the least",
+        f"to the most of these processors: {machines}.",
         "",
         "| | fastprune | others |",
         "| --- | --- | --- |",
     ]
     for what, question, begins, peers in SHOWN:
-        (row,) = (row for row in questions[question] if f"{row['case']} ".startswith(begins))
-        others = ", ".join(f"{name} {ratio(row['peers'][name])}" for name in peers)
-        lines.append(f"| {what} | {value(row['fastprune'], row['unit'])} | {others} |")
+        (rows,) = (rows for case, rows in questions[question].items() if f"{case} ".startswith(begins))
+        ours = spread([row["fastprune"] for _, row in rows], lambda number: value(number, "s"))
+        found = {peer: [row["peers"][peer]["ratio"] for _, row in rows if peer in row["peers"]] for peer in peers}
+        others = [f"{peer} {spread(ratios, ratio)}" for peer, ratios in found.items() if ratios]
+        lines.append(f"| {what} | {ours} | {', '.join(others)} |")
     return "\n".join(lines) + "\n"
 
 
 def tables(results):
     """The page's tables, one a question."""
-    information = results["machine_info"]
-    versions = ", ".join(f"{name} {version}" for name, version in information["versions"].items())
-    lines = [f"{machine(results)}, Python {information['python_version']}, {versions}."]
-    for question, rows in rows_of(results).items():
-        peers = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    lines = [described(one) for one in results.values()]
+    for question, cases in rows_of(results).items():
+        rows = [pair for case in cases.values() for pair in case]
+        peers = list(dict.fromkeys(name for _, row in rows for name in row["peers"]))
         lines += ["", f"### {question[0].upper()}{question[1:]}", ""]
-        lines += [f"| | {' | '.join(['threads', 'fastprune', *peers])} |", "| --- " * (3 + len(peers)) + "|"]
-        for row in rows:
+        columns = ["processor", "threads", "fastprune", *peers]
+        lines += [f"| | {' | '.join(columns)} |", "| --- " * (1 + len(columns)) + "|"]
+        for processor, row in rows:
             layers = "/".join(f"{density:.2g}" for density in row["notes"].get("densities", []))
             case = row["case"] + (f" ({layers})" if layers else "")
-            cells = [case, str(row["threads"]), value(row["fastprune"], row["unit"])]
+            cells = [case, processor, str(row["threads"]), value(row["fastprune"], row["unit"])]
             for name in peers:
                 peer = row["peers"].get(name)
-                cells.append(f"{ratio(peer)} ({value(peer['value'], row['unit'])})" if peer else "")
+                cells.append(f"{ratio(peer['ratio'])} ({value(peer['value'], row['unit'])})" if peer else "")
             lines.append(f"| {' | '.join(cells)} |")
         notes = [
-            f"- {row['case']}: {NOTES[name]}: {short(note)}"
-            for row in rows
+            f"- {row['case']} ({processor}): {NOTES[name]}: {short(note)}"
+            for processor, row in rows
             for name, note in row["notes"].items()
             if name in NOTES
         ]
@@ -122,7 +166,7 @@ def study(results):
     return (HERE / "han2015" / "tables.md").read_text()
 
 
-def described(fields):
+def settings(fields):
     """A table of settings, as the command's help has them."""
     lines = ["| setting | meaning | default |", "| --- | --- | --- |"]
     for name, field in fields.items():
@@ -136,8 +180,8 @@ def described(fields):
 
 SETTINGS = {name: field for name, field in FIELDS.items() if "help" in field.metadata}  # but not the stages
 PARTS = {
-    (DOCS / "sweeps.md", "settings"): lambda _: described(SETTINGS),
-    (DOCS / "sweeps.md", "options"): lambda _: described(OPTIONS),
+    (DOCS / "sweeps.md", "settings"): lambda _: settings(SETTINGS),
+    (DOCS / "sweeps.md", "options"): lambda _: settings(OPTIONS),
     (README, "speed"): highlights,
     (DOCS / "benchmarks.md", "benchmarks"): tables,
     (DOCS / "results.md", "study"): study,
@@ -160,15 +204,18 @@ def run(files):
         command = ["pytest", *files, "-s", "-m", "not quick", f"--benchmark-json={new}"]
         subprocess.run([sys.executable, "-m", *command], check=True)
         results = json.loads(new.read_text())
-    if RESULTS.exists():
+    path = RESULTS / file_name(results)
+    if path.exists():
         again = {one["fullname"] for one in results["benchmarks"]}
-        kept = [one for one in json.loads(RESULTS.read_text())["benchmarks"] if one["fullname"] not in again]
+        kept = [one for one in json.loads(path.read_text())["benchmarks"] if one["fullname"] not in again]
         results["benchmarks"] = sorted(kept + results["benchmarks"], key=lambda one: one["fullname"].split("[")[0])
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def read_results():
-    return json.loads(RESULTS.read_text())
+    """The results of all processors, by the names that tables give these."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    return {short_name(one): one for one in found}
 
 
 def main():

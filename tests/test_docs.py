@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import json
 import math
 import re
 import shlex
@@ -194,3 +195,11 @@ def test_the_pages_have_the_figures_of_the_last_run():
     for (page, name), part in update.PARTS.items():
         content = page.read_text()
         assert update.written(content, name, part(results)) == content, page
+
+
+def test_the_results_of_a_processor_are_in_its_own_file():
+    paths = {path.name: path for path in update.RESULTS.glob("*.json")}
+    assert paths
+    assert len(update.read_results()) == len(paths), "two processors have the same name"
+    for name, path in paths.items():
+        assert update.file_name(json.loads(path.read_text())) == name
