@@ -4,12 +4,16 @@ Those that are not installed are left out, and a line says so.
 """
 
 import importlib.util
+import os
+import warnings
 
 import numpy as np
 import scipy.sparse
-from harness import MOMENTUM, RATE
+from harness import BATCH, MOMENTUM, RATE
+from threadpoolctl import threadpool_limits
 
 _rng = np.random.default_rng(0)
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # without this, torch.compile leaves processes behind
 
 
 def installed(*names):
@@ -123,6 +127,7 @@ class Torch:
             if prune and not mask.all() and isinstance(layers[-2], torch.nn.Linear):
                 torch_prune.custom_from_mask(layers[-2], "weight", torch.tensor(mask))
         self.model = torch.nn.Sequential(*layers[:-1])
+        self.forward = self.model
         self.loss = torch.nn.CrossEntropyLoss()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=RATE, momentum=MOMENTUM)
 
@@ -136,7 +141,7 @@ class Torch:
         for rows in batches:
             rows = self.torch.as_tensor(rows)
             self.optimizer.zero_grad()
-            self.loss(self.model(x[rows]), y[rows]).backward()
+            self.loss(self.forward(x[rows]), y[rows]).backward()
             self.optimizer.step()
 
     def weights(self):
@@ -161,6 +166,50 @@ class SparseProp(Torch):
         super().weights()
         dense = [layer.to_dense() if hasattr(layer, "to_dense") else layer for layer in self.model]
         return [layer.weight.detach().numpy() for layer in dense if hasattr(layer, "weight")]
+
+
+class Compiled(Torch):
+    """The masked network by `torch.compile`, which needs a C++ compiler; a new network takes it up to a minute."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.torch.compiler.reset()  # or the ninth network of a process would run as it is, and nothing would say so
+        self.forward = self.torch.compile(self.model, fullgraph=True)
+        x, y = self.torch.zeros(BATCH, self.inputs), self.torch.zeros(BATCH, dtype=self.torch.int64)
+        with warnings.catch_warnings(action="ignore"):  # PyTorch's compiler uses what PyTorch has deprecated
+            self.loss(self.forward(x), y).backward()  # which compiles
+
+
+class SparseLab(Torch):
+    """SparseLab's layers (padded CSR) in PyTorch's loop; those more than half full are PyTorch's, masked."""
+
+    def linear(self, weights, biases, mask):
+        import sparselab
+
+        if mask.mean() > 0.5:
+            return super().linear(weights, biases, mask)
+        threadpool_limits(1, user_api="openmp")  # which it brings with it, besides PyTorch's
+        outputs, inputs = weights.shape
+        with warnings.catch_warnings(action="ignore"):  # PyTorch's own CSR, which it goes through, is in beta
+            layer = sparselab.SparseLinear(inputs, outputs, sparsity=1 - 1 / inputs)
+            layer._csr = sparselab.PaddedCSR.from_dense(self.torch.from_numpy(weights))
+        layer._values = self.torch.nn.Parameter(self.torch.from_numpy(np.asarray(layer._csr.values)))
+        layer.bias.data = self.torch.tensor(biases)
+        return layer
+
+    def weights(self):
+        super().weights()
+        dense = [layer._csr.to_dense() if hasattr(layer, "_csr") else layer.weight for layer in self.model[::2]]
+        return [weights.detach().numpy() for weights in dense]
+
+
+def compiled(network):
+    """The peer by its name, or nothing where `torch.compile` does not run; then a line says why."""
+    try:
+        return {"PyTorch, torch.compile": Compiled(network)}
+    except Exception as error:
+        print(f"\ntorch.compile does not run: {type(error).__name__}: {error}")
+        return {}
 
 
 def shuffled(count, batch):

@@ -38,12 +38,16 @@ def trained():
 def step_against(benchmark, trainer, x, y, steps, quick=False):
     network = trainer.network
     rivals = {"NumPy, masks": peers.NumPy(network), "SciPy CSR": peers.SciPy(network)}
-    for package in [] if quick else peers.installed("torch", "sparseprop"):
-        if package == "torch":
-            rivals |= {"PyTorch, dense": peers.Torch(network, prune=False)}
-            rivals |= {"PyTorch, torch.nn.utils.prune": peers.Torch(network)} if network.sparsity else {}
-        elif network.sparsity:
-            rivals["SparseProp"] = peers.SparseProp(network)
+    found = [] if quick else peers.installed("torch", "sparseprop", "sparselab")
+    if "torch" in found:
+        rivals["PyTorch, dense"] = peers.Torch(network, prune=False)
+    if "torch" in found and network.sparsity:
+        rivals["PyTorch, torch.nn.utils.prune"] = peers.Torch(network)
+        rivals |= peers.compiled(network)
+    if "sparseprop" in found and network.sparsity:
+        rivals["SparseProp"] = peers.SparseProp(network)
+    if "sparselab" in found and network.sparsity:
+        rivals["SparseLab"] = peers.SparseLab(network)
     x, y = x[: steps * BATCH], y[: steps * BATCH]
     for name, rival in rivals.items():
         if name != "PyTorch, dense" or not network.sparsity:  # which trains another network: its pruned weights return

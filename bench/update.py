@@ -3,7 +3,7 @@
 Each processor has a file there, of pytest-benchmark's format. The pages are docs/benchmarks.md and the README;
 docs/results.md, with the tables of bench/han2015; and docs/sweeps.md, with the settings of the command.
 
-python bench/update.py            # some 20 minutes; install the peers to compare with (docs/benchmarks.md)
+python bench/update.py            # some 30 minutes; install the peers to compare with (docs/benchmarks.md)
 python bench/update.py FILE ...   # some of the benchmarks; the other figures of this processor stay
 python bench/update.py --no-run   # only the pages
 """
