@@ -1,7 +1,12 @@
-"""How does a step's cost grow with the live weights, and with the batch? 784-1024-1024-10, one thread."""
+"""How does a step's cost grow: with live weights, batch, width, layers, and threads? One thread but for the last.
+
+`bench/growth.py` draws what is recorded here and in test_memory.py.
+"""
+
+import os
 
 import pytest
-from harness import compare, mnist, pruned, stepper, trainer_of
+from harness import BATCH, compare, mnist, noise, pruned, stepper, trainer_of
 
 import fastprune as fp
 
@@ -30,6 +35,7 @@ def test_live_weights(benchmark, trained, density):
         calls[0],
         {"twice the density": calls[1]},
         repeats=calls[0].steps,
+        live=live,
     )
 
 
@@ -46,5 +52,68 @@ def test_batch(benchmark, trained, batch):
         f"784-1024-1024-10, density 0.1, batch {batch}",
         calls[0],
         {"twice the batch": calls[1]},
+        repeats=calls[0].steps,
+        batch=batch,
+    )
+
+
+@pytest.mark.parametrize("width", [64, 256, 1024, 4096, 16384, 65536, 262144])
+def test_width(benchmark, width):
+    """Against a quarter of the width: 0.25 is in proportion; below, the activations have left a cache.
+
+    24 live weights a unit, two thirds of them in the first layer. A tile of activations has 256 bytes a unit.
+    """
+
+    def steps_of(units):
+        x, y = noise(BATCH * 2, units, 10)
+        network = fp.MLP([units, units, 10], density=24 / (units + 10), execution="sparse")
+        return network.live_weights, stepper(trainer_of(network), x, y)
+
+    (live, ours), (_, quarter) = steps_of(width), steps_of(width // 4)
+    compare(
+        benchmark,
+        "width",
+        f"{width}-{width}-10, {live:,} live",
+        ours,
+        {"a quarter of the width": quarter},
+        repeats=ours.steps,
+        width=width,
+        live=live,
+    )
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4, 8])
+def test_layers(benchmark, layers):
+    """Against twice the hidden layers: 2 is in proportion, less the first layer, whose inputs need no gradient."""
+    x, y = mnist(BATCH * 10)
+
+    def steps_of(hidden):
+        return stepper(trainer_of(fp.MLP([784, *[256] * hidden, 10], density=0.1)), x, y)
+
+    ours = steps_of(layers)
+    compare(
+        benchmark,
+        "layers",
+        f"784-256-...-10, density 0.1, {layers} hidden",
+        ours,
+        {"twice the hidden layers": steps_of(2 * layers)},
+        repeats=ours.steps,
+        layers=layers,
+    )
+
+
+@pytest.mark.parametrize("threads", range(2, os.cpu_count() + 1))
+def test_threads(benchmark, trained, threads):
+    """Against one thread: as many times as there are threads is ideal."""
+    trainer, x, y = trained
+    one, many = pruned(trainer, 0.1), pruned(trainer, 0.1)
+    calls = stepper(one, x[:2560], y[:2560]), stepper(many, x[:2560], y[:2560], threads=threads)
+    compare(
+        benchmark,
+        "threads",
+        f"784-1024-1024-10, density 0.1, {threads} threads",
+        calls[1],
+        {"one thread": calls[0]},
+        threads=threads,
         repeats=calls[0].steps,
     )

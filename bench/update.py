@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import growth
+
 from fastprune.sweep.config import OPTIONS, Grid, meaning
 from fastprune.sweep.settings import FIELDS
 from fastprune.sweep.settings import written as as_text
@@ -225,6 +227,7 @@ def main():
     results = read_results()
     for (page, name), part in PARTS.items():
         page.write_text(written(page.read_text(), name, part(results)))
+    growth.draw(results, rows_of(results))
 
 
 if __name__ == "__main__":
