@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from fastprune import kernels
 from fastprune.kernels.layout import Floats, Ints
-from fastprune.kernels.select import mark_smallest
 
 
 def share_out(total: int, weights: Sequence[int], most: Sequence[int]) -> list[int]:
@@ -66,5 +66,5 @@ def lowest(scores: Floats, positions: Ints, count: int) -> Ints:
     if count == positions.size:
         return positions
     marks = np.empty(positions.size, np.uint8)
-    mark_smallest(marks, np.empty(positions.size), scores[positions], count)
+    kernels.mark_smallest(marks, np.empty(positions.size), scores[positions], count)
     return positions[marks > 0]

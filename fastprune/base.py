@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
-from fastprune import check
+from fastprune import check, kernels
 from fastprune.files import atomic_write
-from fastprune.kernels.activation import LEAKY_RELU, RELU, SIGMOID, TANH
+from fastprune.kernels.constants import LEAKY_RELU, RELU, SIGMOID, TANH
 from fastprune.kernels.layout import Floats, Indices, Ints
-from fastprune.kernels.tile import all_finite
 from fastprune.state import State
 
 ACTIVATIONS = {"relu": RELU, "leaky_relu": LEAKY_RELU, "tanh": TANH, "sigmoid": SIGMOID}
@@ -251,7 +250,8 @@ class Network:
         array([[0., 0., 0.]], dtype=float32)
         """
         logits = self._logits(check.samples("x", x, self._features, self.dtype))
-        if not all_finite(logits.reshape(-1)):  # argmax would return an arbitrary class: it treats NaN as the largest
+        # For NaN, argmax would return an arbitrary class: it treats NaN as the largest.
+        if not kernels.all_finite(logits.reshape(-1)):
             raise ValueError(f"x: the outputs overflow {self.dtype}; scale the features down")
         return logits
 
@@ -358,7 +358,7 @@ class Network:
             raise ValueError(f"path: expected the name of a file, got {path!r}")
         state = self.state
         storage = state.storage
-        if not all_finite(state.values):
+        if not np.isfinite(state.values).all():
             raise ValueError("network: only finite weights can be saved, but some are NaN or infinite")
         settings = {
             "sizes": storage.sizes,

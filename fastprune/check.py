@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from fastprune import kernels
 from fastprune.kernels.layout import Floats, Ints
-from fastprune.kernels.tile import all_finite
 
 
 def shown(value: Any) -> str:
@@ -149,7 +149,7 @@ def _floats(name: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, expected: 
     """Return a finite, C-ordered, aligned, writable array; Numba would compile again for any other kind."""
     with np.errstate(over="ignore"):  # an overflow is found below
         floats = np.require(array, dtype, ["C", "A", "W"])
-    if not all_finite(floats.reshape(-1)):
+    if not kernels.all_finite(floats.reshape(-1)):
         raise ValueError(f"{name}: expected {expected}, got NaN or infinity")
     return floats
 
@@ -222,7 +222,7 @@ def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
     """Return `x` as an (N, features) array of `dtype` with N at least 1."""
     if type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == features and x.size:
         floats: Floats = x
-        if floats.flags.carray and all_finite(floats.reshape(-1)):
+        if floats.flags.carray and kernels.all_finite(floats.reshape(-1)):
             return floats  # fast path: predicting one sample takes only a few microseconds
     expected = f"finite numbers of shape (N, {features})"
     array = _numeric(name, x, expected)

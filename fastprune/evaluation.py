@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastprune import check
+from fastprune import check, kernels
 from fastprune.inference import forward
+from fastprune.kernels.constants import LANES, WATCH
 from fastprune.kernels.layout import Floats, Samples
-from fastprune.kernels.loss import loss_and_gradient
-from fastprune.kernels.random import WATCH, derive, shuffle
-from fastprune.kernels.tile import LANES
 from fastprune.network import LOSSES, MLP
 from fastprune.records import Evaluation
 from fastprune.state import State
@@ -60,7 +58,7 @@ def training_set(network: MLP, x: npt.ArrayLike, y: npt.ArrayLike, loss: str, se
         return TrainingSet(samples, samples)
     order = np.empty(count, np.int64)
     # Compiled code returns a Python integer; without np.uint64, its size would decide the type in the next call.
-    shuffle(order, np.uint64(derive(np.uint64(seed), WATCH)))
+    kernels.shuffle(order, np.uint64(kernels.derive(np.uint64(seed), WATCH)))
     return TrainingSet(samples, part_of(samples, np.sort(order[:_WATCHED])))
 
 
@@ -81,7 +79,7 @@ def evaluate(state: State, samples: Samples, loss: str, threads: Threads) -> Eva
         stop = min(start + size, count)
         logits = forward(samples.x[start:stop], values, layout, threads)
         out = np.ascontiguousarray(logits.T)
-        part = loss_and_gradient(np.empty_like(out), out, samples, order, start, stop, 1.0, LOSSES[loss])
+        part = kernels.loss_and_gradient(np.empty_like(out), out, samples, order, start, stop, 1.0, LOSSES[loss])
         total, right = total + part[0], right + part[1]
         if loss != "mean_squared_error":
             predicted.append(logits.argmax(axis=1) if loss == "softmax_cross_entropy" else logits > 0)

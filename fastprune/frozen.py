@@ -4,13 +4,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from fastprune import kernels
 from fastprune.allocation import distinct
 from fastprune.base import Layer, Network
 from fastprune.inference import forward
-from fastprune.kernels.activation import activate_forward
+from fastprune.kernels.constants import BYTES, COLUMNS, PANELS, WIDE
 from fastprune.kernels.layout import Floats, Ints
-from fastprune.kernels.simd import BYTES, WIDE
-from fastprune.kernels.single import COLUMNS, PANELS, forward_one
 from fastprune.state import State
 from fastprune.storage import aligned_empty
 from fastprune.team import Threads
@@ -109,7 +108,7 @@ class FrozenMLP(Network):
         out = np.empty((len(x), self._outputs), self.dtype)
         scratch, active = np.empty(2 * self._widest + self._narrow, self.dtype), np.empty(self._widest, np.int32)
         for sample in range(len(x)):
-            forward_one(out, scratch, active, x, sample, self._structure, self._columns, self._code)
+            kernels.forward_one(out, scratch, active, x, sample, self._structure, self._columns, self._code)
         return out
 
 
@@ -136,7 +135,7 @@ def _fold_constants(level: int, sizes: list[int], parts: list[Part], activation:
     reached = np.zeros(sizes[level], bool)
     reached[below.rows] = True
     given = below.biases.astype(np.float64)[np.newaxis]
-    activate_forward(given, 0, activation)
+    kernels.activate_forward(given, 0, activation)
     given[0, reached] = 0
     biases = above.biases.astype(np.float64)
     np.add.at(biases, above.rows, above.values * given[0, above.columns])

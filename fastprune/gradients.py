@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastprune import kernels
 from fastprune.blas import one_blas_thread
 from fastprune.evaluation import part_of
 from fastprune.inference import workspace
+from fastprune.kernels.constants import LANES
 from fastprune.kernels.layout import Floats, Samples
-from fastprune.kernels.steps import batch_gradient
-from fastprune.kernels.tile import LANES, all_finite
 from fastprune.network import LOSSES
 from fastprune.state import State
 from fastprune.storage import from_positions
@@ -66,9 +66,9 @@ class MeanGradient:
                 batch = part_of(self._samples, slice(start, start + tiles * LANES))
                 size = len(batch.x)
                 code = LOSSES[self._loss]
-                threads.run(functools.partial(batch_gradient, part, space, layout, values, batch, code))
+                threads.run(functools.partial(kernels.batch_gradient, part, space, layout, values, batch, code))
                 total += part * (size / count)
         gradient = total.astype(values.dtype)
-        if not all_finite(gradient):
+        if not kernels.all_finite(gradient):
             raise ValueError(f"{self._name}: the gradient overflows {values.dtype}; scale the features down")
         return replace(state, values=gradient)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from fastprune import kernels
 from fastprune.blas import one_blas_thread
+from fastprune.kernels.constants import LANES, STEP
 from fastprune.kernels.layout import Floats, Ints, Layout, Team, Workspace
-from fastprune.kernels.steps import forward_samples
-from fastprune.kernels.tile import LANES, STEP
 from fastprune.storage import aligned_empty
 from fastprune.team import Threads
 
@@ -30,7 +30,7 @@ def forward(x: Floats, values: Floats, layout: Layout, threads: Threads) -> Floa
     order = np.arange(len(x))
 
     def run(team: Team) -> None:
-        forward_samples(out, workspace(order, 1, layout, values.dtype, training=False), x, values, layout, team)
+        kernels.forward_samples(out, workspace(order, 1, layout, values.dtype, training=False), x, values, layout, team)
 
     with one_blas_thread() if layout.sparse.min() == 0 else nullcontext():  # it takes as long as a small network
         threads.run(run)

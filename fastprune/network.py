@@ -19,9 +19,8 @@ from fastprune.base import ACTIVATIONS, FORMAT, Network
 from fastprune.files import read_npz
 from fastprune.frozen import FrozenMLP, freeze
 from fastprune.inference import forward
+from fastprune.kernels.constants import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from fastprune.kernels.layout import Floats, Ints
-from fastprune.kernels.loss import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
-from fastprune.kernels.tile import all_finite
 from fastprune.state import State
 from fastprune.storage import EXECUTIONS, positions_of, stored_sparsely
 from fastprune.team import Threads
@@ -122,7 +121,7 @@ class MLP(check.Checked, Network):
         )
         with np.errstate(over="ignore"):  # an overflow is found below
             state = self.state.with_values(values, [np.zeros(size) for size in units[1:]])
-        if not all_finite(state.values):
+        if not np.isfinite(state.values).all():
             raise ValueError(f"initialization: expected weights that {self.dtype} can hold, got {initialization!r}")
         self.state = state
 
@@ -353,7 +352,7 @@ def _sizes(sizes: Sequence[int]) -> list[int]:
 
 def _stored(arrays: dict[str, npt.NDArray[Any]], name: str, size: int, dtype: np.dtype[Any]) -> Floats:
     array = arrays[name]
-    if array.shape != (size,) or array.dtype != dtype or not all_finite(array):
+    if array.shape != (size,) or array.dtype != dtype or not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite {dtype} ({size},), got {array.dtype} {array.shape}")
     return array
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastprune import kernels
 from fastprune.blas import one_blas_thread
 from fastprune.inference import workspace
+from fastprune.kernels.constants import ADAM, LANES, SGD
 from fastprune.kernels.layout import Floats, Ints, Parameters, Samples, Span, Training, Update
-from fastprune.kernels.steps import train_steps
-from fastprune.kernels.tile import LANES
-from fastprune.kernels.update import ADAM, SGD
 from fastprune.network import LOSSES
 from fastprune.state import State
 from fastprune.team import Threads
@@ -60,7 +59,7 @@ def prepare(
     def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
         span = Span(rates, losses, hits, step, state.updates)
         with one_blas_thread():
-            return threads.run(partial(train_steps, parameters, space, layout, samples, training, span))
+            return threads.run(partial(kernels.train_steps, parameters, space, layout, samples, training, span))
 
     return run
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from fastprune.files import read_npz
 from fastprune.kernels.layout import Floats, Ints
-from fastprune.kernels.tile import all_finite
 from fastprune.storage import Storage, from_positions
 
 _VECTORS = ("values", "velocity", "square")
@@ -128,7 +127,7 @@ class State:
                 raise ValueError(f"{name}: expected {self.values.dtype}, the dtype of values, got {vector.dtype}")
             if vector.shape != (size,) and (name == "values" or vector.shape != (0,)):
                 raise ValueError(f"{name}: expected shape ({size},), got {vector.shape}")
-            if not all_finite(vector):
+            if not np.isfinite(vector).all():
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
             if vector.size and vector[pruned].any():
                 raise ValueError(f"{name}: expected 0 where the weight is pruned")

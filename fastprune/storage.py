@@ -11,9 +11,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastprune.kernels.activation import CODES
-from fastprune.kernels.layout import FEW_OUTPUTS, Bytes, Floats, Indices, Ints, Layout, Lines
-from fastprune.kernels.tile import STEP
+from fastprune.kernels.constants import ACTIVATIONS, FEW_OUTPUTS, STEP
+from fastprune.kernels.layout import Bytes, Floats, Indices, Ints, Layout, Lines
 
 EXECUTIONS = ("auto", "dense", "sparse")
 
@@ -162,8 +161,8 @@ class Storage:
             raise ValueError(f"sizes: expected the units of at least two levels, got {sizes}")
         if len(execution) != len(sizes) - 1 or not set(execution) <= set(EXECUTIONS):
             raise ValueError(f"execution: expected one of {EXECUTIONS} for each layer, got {execution}")
-        if activation not in CODES:
-            raise ValueError(f"activation: expected one of {[*CODES]}, got {activation}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: expected one of {[*ACTIVATIONS]}, got {activation}")
         positions = positions_of(arrays, [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)])
         return from_positions(sizes, execution, int(activation), positions)
 

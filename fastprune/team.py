@@ -12,8 +12,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from fastprune import check
+from fastprune.kernels.constants import ABANDONED, LENGTH
 from fastprune.kernels.layout import Team
-from fastprune.kernels.team import ABANDONED, LENGTH
 
 _Result = TypeVar("_Result")
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 
+from fastprune import kernels
 from fastprune.evaluation import TrainingSet, evaluate, evaluate_training
 from fastprune.kernels.layout import Samples
-from fastprune.kernels.tile import all_finite
 from fastprune.progress import Callback, ends
 from fastprune.records import DivergenceError, Epoch, Evaluation, History, Progress
 from fastprune.schedules import LearningRates, rates_of
@@ -48,7 +48,7 @@ def fault_of(state: State, evaluation: Evaluation) -> tuple[str, str] | None:
     """Return what is not finite and its value, or None. A weight can be infinite while the loss is finite."""
     if not math.isfinite(evaluation.loss):
         return "the loss", str(evaluation.loss)
-    if not all(all_finite(vector) for vector in state.vectors):
+    if not all(kernels.all_finite(vector) for vector in state.vectors):
         return "a weight or its optimizer state", "infinite or NaN"
     return None
 

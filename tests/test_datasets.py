@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import fastprune as fp
-from fastprune.datasets import mnist
+from fastprune import kernels
+from fastprune.datasets import dataset, mnist
 
 MNIST = Path(__file__).parents[1] / "bench" / "mnist"
 
@@ -183,6 +184,13 @@ def test_values_to_meet_that_are_whole_in_the_test_set_stay_values(tmp_path):
     x, y = np.ones((6, 2)), np.arange(6) / 2
     np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x[:2], y_test=np.array([1.0, 2.0]))
     assert fp.load_dataset(tmp_path / "own.npz").y_test.dtype == np.float32
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1797])
+def test_the_split_draws_as_the_kernel_does(count):
+    order = np.empty(count, np.int64)
+    kernels.shuffle(order, np.uint64(0))
+    assert dataset._shuffled(count).tolist() == order.tolist()
 
 
 def test_npz_with_a_split_and_without(tmp_path):

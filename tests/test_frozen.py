@@ -8,7 +8,7 @@ from networks import prune_at
 
 import fastprune as fp
 from fastprune import frozen as frozen_module
-from fastprune.kernels.single import COLUMNS, PANELS
+from fastprune.kernels.constants import COLUMNS, PANELS
 
 SIZES = [50, 40, 30, 20, 5]
 

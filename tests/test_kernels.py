@@ -14,8 +14,8 @@ from fastprune.base import ACTIVATIONS
 from fastprune.blas import one_blas_thread
 from fastprune.inference import workspace
 from fastprune.kernels import activation, linear, loss, random, select, simd, steps, tile, update
+from fastprune.kernels.constants import DROPOUT, LENGTH, SHUFFLE
 from fastprune.kernels.layout import Parameters, Samples, Span, Team, Training, Update
-from fastprune.kernels.team import LENGTH
 from fastprune.network import LOSSES
 from fastprune.spans import OPTIMIZERS
 
@@ -821,7 +821,7 @@ def test_gradients_under_dropout_are_finite_differences(execution):
 def test_what_a_step_drops_is_what_the_twin_drops(execution):
     """150 samples in three tiles: each layer, unit and sample has a number of its own."""
     network, samples = small("softmax_cross_entropy", "float64", "tanh", count=150, execution=execution)
-    key = reference.derive(reference.derive(11, random.DROPOUT), 0)
+    key = reference.derive(reference.derive(11, DROPOUT), 0)
     out = reference.dropout(samples.x.T, reference.derive(key, 0), 0, 0.8)
     for layer, (w, b) in enumerate(zip(*split(network, network.state.values), strict=True)):
         z = reference.dense_forward(out, w, b)
@@ -842,7 +842,7 @@ def test_batches_cover_each_epoch_in_a_new_order(optimizer, execution):
     expected = []
     for number in range(6):
         if number % 3 == 0:
-            order = reference.shuffle(23, reference.derive(reference.derive(11, random.SHUFFLE), number))
+            order = reference.shuffle(23, reference.derive(reference.derive(11, SHUFFLE), number))
         chosen = order[10 * (number % 3) : 10 * (number % 3) + 10]
         x, y = samples.x[chosen], samples.labels[chosen]
         total, _, *gradients = reference.gradients(x, y, *split(network, w), "relu", "softmax_cross_entropy")

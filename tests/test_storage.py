@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as st_numpy
 
 import fastprune as fp
 from fastprune import storage
-from fastprune.kernels.activation import TANH
+from fastprune.kernels.constants import TANH
 
 EXECUTION = st.sampled_from(["dense", "sparse"])
 

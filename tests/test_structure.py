@@ -16,6 +16,7 @@ import pytest
 import reference
 
 import fastprune
+import fastprune.kernels
 import fastprune.sweep
 
 PACKAGE = Path(__file__).parents[1] / "fastprune"
@@ -28,7 +29,7 @@ NETWORKS = {*PARAMETERS, "base", "frozen", "network"}
 LEARNING = {*NETWORKS, "records", "schedules", "progress", "evaluation", "gradients"}
 PRUNING = {*LEARNING, "criteria", "growers", "rules", "selection", "sensitivity"}
 ALLOWED = {
-    "kernels": set(),
+    "kernels": {"lazy"},
     "files": set(),
     "check": {"kernels"},
     "blas": set(),
@@ -151,13 +152,19 @@ def test_optional_libraries_are_not_imported_with_the_package():
     assert not optional & modules("from fastprune import *")
 
 
+def test_numba_is_imported_with_the_first_kernel_that_runs():
+    make = "import fastprune as fp; from fastprune import *; network = fp.MLP([2, 2], loss='mean_squared_error')"
+    assert "numba" not in modules(make)
+    assert "numba" in modules(f"{make}; network.predict([[0, 0]])")
+
+
 def modules(code):
     code += "; import sys; print(*{name.split('.')[0] for name in sys.modules})"
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize("package", [fastprune, fastprune.sweep], ids=lambda package: package.__name__)
+@pytest.mark.parametrize("package", [fastprune, fastprune.kernels, fastprune.sweep], ids=lambda one: one.__name__)
 def test_packages_are_imported_at_once_and_their_names_when_used(package):
     """What type checkers are told is what there is."""
     name = package.__name__
@@ -173,9 +180,13 @@ def test_packages_are_imported_at_once_and_their_names_when_used(package):
         if isinstance(value, type):
             assert pickle.loads(pickle.dumps(value)) is value
     assert set(package.__all__) <= set(dir(package))
-    assert all(one in pydoc.render_doc(package) for one in package.__all__)
     with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nonsense'"):
         package.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("package", [fastprune, fastprune.sweep], ids=lambda one: one.__name__)
+def test_help_shows_what_a_package_offers(package):
+    assert all(one in pydoc.render_doc(package) for one in package.__all__)
 
 
 def test_signatures_are_readable():

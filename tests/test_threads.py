@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import fastprune as fp
 from fastprune.kernels import team
+from fastprune.kernels.constants import LENGTH
 from fastprune.kernels.layout import Team
 from fastprune.team import Threads, count_threads
 
@@ -53,7 +54,7 @@ def test_none_goes_on_before_all_have_come(threads):
 
 
 def test_one_that_is_abandoned_stops_waiting():
-    member = Team(0, 3, np.zeros(team.LENGTH, np.int64))
+    member = Team(0, 3, np.zeros(LENGTH, np.int64))
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(team.wait, member._replace(thread=thread)) for thread in (0, 1)]
         time.sleep(0.05)
@@ -63,7 +64,7 @@ def test_one_that_is_abandoned_stops_waiting():
 
 
 def test_one_thread_does_not_wait():
-    assert team.wait(Team(0, 1, np.zeros(team.LENGTH, np.int64)))
+    assert team.wait(Team(0, 1, np.zeros(LENGTH, np.int64)))
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -12,9 +12,6 @@ Floats = npt.NDArray[Any]
 """float32 or float64; all float arrays of one call have the same dtype."""
 
 
-# Layers with at most this many outputs are always sparse, because BLAS is slow there.
-FEW_OUTPUTS = 32
-
 Array = TypeVar("Array", Ints, Indices, Floats)
 
 

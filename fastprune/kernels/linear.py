@@ -10,21 +10,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from fastprune.kernels.constants import BYTES, WIDE
 from fastprune.kernels.jit import intrinsic, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
-from fastprune.kernels.simd import (
-    BYTES,
-    WIDE,
-    dot,
-    dot_four,
-    item,
-    load,
-    load_four,
-    load_wide,
-    multiply_add,
-    plus,
-    store,
-)
+from fastprune.kernels.simd import dot, dot_four, item, load, load_four, load_wide, multiply_add, plus, store
 
 
 @intrinsic

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 
+from fastprune.kernels.constants import SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Floats, Ints, Samples
-
-SOFTMAX_CROSS_ENTROPY, SIGMOID_CROSS_ENTROPY, MEAN_SQUARED_ERROR = range(3)
 
 
 @kernel

@@ -9,10 +9,6 @@ import numpy as np
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Ints
 
-SHUFFLE = 1
-DROPOUT = 2
-WATCH = 3  # the samples of a large set by which states are compared
-
 
 @kernel
 def derive(key: np.uint64, index: int) -> np.uint64:

@@ -14,10 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import models, register_model
 
+from fastprune.kernels.constants import BYTES, WIDE
 from fastprune.kernels.jit import intrinsic
-
-BYTES = 64
-WIDE = 4  # times BYTES
 
 _INDEX = ir.IntType(32)
 

@@ -1,11 +1,10 @@
 """The forward pass of a single sample: no tile, and no work for inputs and activations that are 0."""
 
 from fastprune.kernels.activation import activate_forward
+from fastprune.kernels.constants import BYTES, PANELS, WIDE
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Floats, Indices
-from fastprune.kernels.simd import BYTES, WIDE, load, load_wide, multiply_add, store
-
-COLUMNS, PANELS = range(2)
+from fastprune.kernels.simd import load, load_wide, multiply_add, store
 
 
 @kernel

@@ -9,9 +9,9 @@ import math
 import numpy as np
 
 from fastprune.kernels.activation import activate_backward, activate_forward, dropout
+from fastprune.kernels.constants import DROPOUT, FEW_OUTPUTS, LANES, SHUFFLE, STEP
 from fastprune.kernels.jit import inner_kernel, kernel
 from fastprune.kernels.layout import (
-    FEW_OUTPUTS,
     Array,
     Batch,
     Floats,
@@ -35,10 +35,10 @@ from fastprune.kernels.linear import (
     sparse_weight_gradient,
 )
 from fastprune.kernels.loss import loss_and_gradient
-from fastprune.kernels.random import DROPOUT, SHUFFLE, derive, shuffle
+from fastprune.kernels.random import derive, shuffle
 from fastprune.kernels.simd import item
 from fastprune.kernels.team import share, wait
-from fastprune.kernels.tile import LANES, STEP, as_tile, gather, lanes_for
+from fastprune.kernels.tile import as_tile, gather, lanes_for
 from fastprune.kernels.update import update_range, update_step
 
 # Rows of a dense product that are never divided. On two threads of an AMD EPYC, a dense step of 784-1024-1024-10 takes

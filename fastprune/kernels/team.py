@@ -7,11 +7,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from fastprune.kernels.constants import ABANDONED, ARRIVED, PASSED
 from fastprune.kernels.jit import intrinsic, kernel
 from fastprune.kernels.layout import Team
-
-# Elements of the barrier, which starts as zeros; two cache lines apart, because processors may fetch lines in pairs.
-ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
 
 # 14 us on an AMD EPYC. With more threads than cores, a long spin delays the thread it waits for. On two free cores,
 # 0 to 200,000 spins make no difference; on busy ones, 200,000 take 1.5 to 7 times as long, and 1,000 take 0.4 to 0.96.

@@ -1,11 +1,9 @@
 """Copy samples into tiles."""
 
+from fastprune.kernels.constants import BYTES, STEP
 from fastprune.kernels.jit import inner_kernel, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
-from fastprune.kernels.simd import BYTES, prefetch, transpose
-
-LANES = 64  # lanes of a full tile; fewer samples get the next multiple of STEP
-STEP = 16
+from fastprune.kernels.simd import prefetch, transpose
 
 
 @kernel

@@ -2,11 +2,11 @@
 
 import math
 
+from fastprune.kernels.constants import SGD
 from fastprune.kernels.jit import inner_kernel, kernel
 from fastprune.kernels.layout import Bytes, Floats, Parameters, Team, Update
 from fastprune.kernels.team import share
 
-SGD, ADAM = range(2)
 BETA_2, EPSILON = 0.999, 1e-8  # Adam's usual values
 
 

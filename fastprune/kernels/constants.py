@@ -1,0 +1,24 @@
+"""Numbers that kernels share with their callers; without Numba, which callers import only to run a kernel."""
+
+LANES = 64  # lanes of a full tile; fewer samples get the next multiple of STEP
+STEP = 16
+
+FEW_OUTPUTS = 32  # layers with no more outputs are always sparse: BLAS is slow there at any density
+
+BYTES = 64  # of a vector held in registers
+WIDE = 4  # times BYTES
+
+# Forms in which `single.forward_one` reads a layer.
+COLUMNS, PANELS = range(2)
+
+ACTIVATIONS = range(4)
+RELU, LEAKY_RELU, TANH, SIGMOID = ACTIVATIONS
+SOFTMAX_CROSS_ENTROPY, SIGMOID_CROSS_ENTROPY, MEAN_SQUARED_ERROR = range(3)
+SGD, ADAM = range(2)
+
+# Purposes of random numbers. WATCH: the samples of a large set by which states are compared.
+SHUFFLE, DROPOUT, WATCH = 1, 2, 3
+
+# Elements of a team's barrier, which starts as zeros; two cache lines apart, because processors may fetch lines in
+# pairs.
+ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
