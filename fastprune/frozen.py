@@ -120,8 +120,8 @@ def freeze(network: Network) -> FrozenMLP:
         _keep(distinct(parts[level].columns), level, sizes, parts)
     for level in range(1, len(parts)):  # then those without incoming live weights, from the first level
         _fold_constants(level, sizes, parts, code)
-    state = State.empty(sizes, ["auto"] * len(parts), code, network.dtype)
-    state = state.with_live([part.rows * fan_in + part.columns for part, fan_in in zip(parts, sizes[:-1], strict=True)])
+    positions = [part.rows * fan_in + part.columns for part, fan_in in zip(parts, sizes[:-1], strict=True)]
+    state = State.zeros(sizes, ["auto"] * len(parts), code, positions, network.dtype)
     return FrozenMLP(state.with_values([part.values for part in parts], [part.biases for part in parts]), network.loss)
 
 

@@ -138,7 +138,7 @@ class MLP(check.Checked, Network):
         code = ACTIVATIONS[check.one_of("activation", activation, ACTIVATIONS)]
         how = _executions(execution, len(sizes) - 1)
         self.loss = loss
-        self.state = State.empty(sizes, how, code, _dtype(dtype)).with_live(positions)
+        self.state = State.zeros(sizes, how, code, positions, _dtype(dtype))
 
     @classmethod
     def from_weights(

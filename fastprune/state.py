@@ -47,9 +47,16 @@ class State:
     owner: object = None
 
     @classmethod
-    def empty(cls, sizes: list[int], execution: list[str], activation: int, dtype: npt.DTypeLike) -> Self:
-        """Make the state of an untrained network without live weights and with biases of 0."""
-        storage = from_positions(sizes, execution, activation, [np.empty(0, np.int64)] * len(execution))
+    def zeros(
+        cls,
+        sizes: list[int],
+        execution: list[str],
+        activation: int,
+        positions: Sequence[Ints | None],
+        dtype: npt.DTypeLike,
+    ) -> Self:
+        """Make the state of an untrained network with these live weights (see `Storage.with_live`), all 0."""
+        storage = from_positions(sizes, execution, activation, positions)
         nothing = np.empty(0, dtype)
         return cls(storage, np.zeros(storage.live.size, dtype), nothing, nothing, np.zeros(1, np.int64))
 
