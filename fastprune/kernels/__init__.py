@@ -21,6 +21,7 @@ from fastprune.lazy import attach
 
 if TYPE_CHECKING:
     from fastprune.kernels.activation import activate_forward as activate_forward
+    from fastprune.kernels.jit import is_compiled as is_compiled
     from fastprune.kernels.loss import loss_and_gradient as loss_and_gradient
     from fastprune.kernels.random import derive as derive
     from fastprune.kernels.random import shuffle as shuffle
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 else:
     _NAMES = {
         "activation": ["activate_forward"],
+        "jit": ["is_compiled"],
         "loss": ["loss_and_gradient"],
         "random": ["derive", "shuffle"],
         "select": ["mark_smallest"],

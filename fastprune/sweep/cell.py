@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastprune import check
+from fastprune import check, kernels
 from fastprune.blas import one_blas_thread
 from fastprune.datasets import Dataset
 from fastprune.kernels.layout import Floats
@@ -115,6 +115,11 @@ _SCANNED = 5000  # training samples for the sensitivity curves if none are held 
 _MOST = 4  # data sets that a worker keeps
 _MOST_ROUNDS = 1_000_000
 _known: dict[str, Data] = {}  # the data this process has been sent, by key, the most recently used last
+
+
+def is_compiled() -> bool:
+    """Whether the kernels are in the cache; the answer imports all that a round needs."""
+    return kernels.is_compiled(kernels.train_steps)
 
 
 def work(task: Task) -> tuple[bytes, Record] | None:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastprune.datasets import Dataset, load_dataset
 from fastprune.records import DivergenceError
-from fastprune.sweep.cell import Data, Record, Task, advance, work
+from fastprune.sweep.cell import Data, Record, Task, advance, is_compiled, work
 from fastprune.sweep.config import Sweep
 from fastprune.sweep.executors import Processes, cluster
 from fastprune.sweep.settings import Settings
@@ -80,7 +80,7 @@ class Workers:
 
 
 _Result = tuple[bytes, Record] | None
-Events = queue.SimpleQueue[Future[_Result] | None]
+Events = queue.SimpleQueue[Future[Any] | None]
 
 
 @contextmanager
@@ -125,8 +125,29 @@ def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str
             raise ValueError(f"dataset: expected the same {cell.dataset!r} as {folder!r} began with, got other data")
 
 
+def prepare(workers: Workers, display: "Display", events: Events) -> None:
+    """Start all processes, and compile the kernels in one of them if they are not in the cache.
+
+    Processes import Numba side by side then, and this one never does. What fails here fails again in a round, which is
+    reported. Raises KeyboardInterrupt after Ctrl-C.
+    """
+
+    def of_each(call: Callable[[], Any], count: int) -> list[Any]:
+        futures = [workers.executor.submit(call) for _ in range(count)]
+        for future in futures:
+            future.add_done_callback(events.put)
+        for _ in futures:
+            if events.get() is None:
+                raise KeyboardInterrupt
+        return [future.result() for future in futures if future.exception() is None]
+
+    if not all(of_each(is_compiled, workers.count())):
+        display.say("Compiling, once: this takes 15 to 30 seconds.")
+        of_each(compile_kernels, 1)
+
+
 def compile_kernels() -> None:
-    """Compile the kernels that a cell needs, so that the workers find them in the cache."""
+    """Compile the kernels that a cell needs, so that all processes find them in the cache."""
     rng = np.random.default_rng(0)
     y = np.arange(40) % 3
     x = rng.normal(size=(40, 8)).astype(np.float32)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from fastprune import check
 from fastprune.files import is_file, write_text
-from fastprune.kernels.jit import is_compiled
-from fastprune.kernels.steps import train_steps
 from fastprune.sweep.cell import check_settings
 from fastprune.sweep.config import Sweep, read_toml
 from fastprune.sweep.engine import (
@@ -16,9 +14,9 @@ from fastprune.sweep.engine import (
     Loop,
     Workers,
     check_data,
-    compile_kernels,
     deferred_interrupts,
     load_data,
+    prepare,
     workers_of,
 )
 from fastprune.sweep.report import write_report
@@ -94,11 +92,10 @@ def run_sweep(
     check_settings(sweep.cells, data)
     folder, store = sweep.folder, Store(sweep.folder)
     store.check()
-    if given is None and sweep.cluster is None and not is_compiled(train_steps):
-        display.say("Compiling, once: this takes 15 to 30 seconds.")
-        compile_kernels()
     hired = workers_of(sweep) if given is None else contextlib.nullcontext(given)
     with deferred_interrupts() as events, hired as pool, store.locked():
+        if given is None and sweep.cluster is None:
+            prepare(pool, display, events)
         done = store.load(sweep.cells)
         check_data(sweep, data, done)
         if again := store.reopen(done):

@@ -96,7 +96,7 @@ def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
             canvas: Any = Canvas(figsize=(9.6, 4.4) if paint is _accuracy else (4.8, 3.4), layout="constrained")
             if not (alt := paint(subject, canvas)):
                 continue
-            # One layout for both files: each file with its own takes twice as long, because matplotlib then draws twice.
+            # One layout for both files: with one for each, matplotlib draws everything twice, in twice the time.
             canvas.get_layout_engine().execute(canvas)
             canvas.set_layout_engine(None)
             contents = {}
