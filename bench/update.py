@@ -30,6 +30,7 @@ BEGIN, END = "<!-- {}: python bench/update.py -->\n", "<!-- end of {} -->"
 NOTES = {
     "share of BLAS's rate": "share of BLAS's rate",
     "more": "seconds more than the other",
+    "first": "seconds with a first prediction",
     "warm_start": "seconds of the command with next to nothing to do",
     "seconds": "seconds of each round",
     "two trainings side by side have this times the pace of one": "two trainings side by side, times the pace of one",

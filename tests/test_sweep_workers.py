@@ -124,6 +124,18 @@ def small(folder, **more):
     return Sweep.of({**grid, "out": str(folder), **more})
 
 
+def test_only_the_workers_import_numba(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from fastprune.sweep.command import main\n"
+        "if __name__ == '__main__':\n"
+        f"    assert main({[*SMALL, '--quiet', '--jobs', '1', '--out', str(tmp_path / 'out')]}) == 0\n"
+        "    assert 'numba' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, script], check=True)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_a_round_is_retried_so_often_and_then_given_up(tmp_path):
     sweep = small(tmp_path)
     failures = {(0, 2): engine.RETRIES, (1, 1): engine.RETRIES + 1, (2, 0): 99}
