@@ -320,15 +320,15 @@ def _table(pointers: Ints, others: Indices, ends: int) -> Ints:
 
 def _mirror(w: Pattern, fan_in: int, below: Indices, above: Indices) -> tuple[Ints, Indices, Indices]:
     """Return table, output units and positions of a layer's weights by input unit, for computed units only."""
-    from scipy.sparse import csr_array  # imported here because it is slow
-
     used = _marked(w.pointers.size - 1, above)
-    positions = np.flatnonzero(np.repeat(used, np.diff(w.pointers))).astype(_INDEX)
-    pointers = np.concatenate([[0], np.cumsum(np.where(used, np.diff(w.pointers), 0))])
-    shape = (used.size, fan_in)
-    by_input = csr_array((positions, w.columns[positions], pointers.astype(_INDEX)), shape).tocsc()
-    outputs = by_input.indices.astype(_INDEX)
-    return _table(by_input.indptr.astype(np.int64), outputs, used.size)[:, below], outputs, by_input.data
+    positions = np.flatnonzero(np.repeat(used, np.diff(w.pointers)))
+    # Sorted by input, then by position, as one number. For 4 million weights, SciPy would take 57 ms and this 145, but
+    # importing SciPy takes 250, before a sweep can begin to check its settings (AMD EPYC).
+    inputs, positions = np.divmod(np.sort(w.columns[positions] * np.int64(2**32) + positions), 2**32)
+    rows = np.repeat(np.arange(used.size, dtype=_INDEX), np.diff(w.pointers))
+    outputs = rows[positions]
+    pointers = np.searchsorted(inputs, np.arange(fan_in + 1))
+    return _table(pointers, outputs, used.size)[:, below], outputs, positions.astype(_INDEX)
 
 
 def _lines(layers: Sequence[tuple[Ints, Indices, Indices]]) -> Lines:
