@@ -218,6 +218,17 @@ def dot_four(out, x, y):
 
 
 @numba.njit
+def gate(out, x, sign):
+    for t in range(0, x.size, 16):
+        simd.store(out, t, simd.gate(simd.load_step(x, t), simd.load_step(sign, t)))
+
+
+@numba.njit
+def fill(out, offset, value):
+    simd.fill(out, offset, value)
+
+
+@numba.njit
 def items(out, x):
     for i in range(x.size):
         out[i] = simd.item(x, i)
@@ -276,6 +287,20 @@ def test_four_dots_have_the_bits_of_each(dtype):
     np.testing.assert_array_equal(out, np.array(expected, dtype))
     dot_four(out, x, y)
     np.testing.assert_array_equal(out, 2 * np.array(expected, dtype))
+
+
+def test_gate_keeps_what_has_a_sign_above_zero_and_nan(dtype):
+    x, sign, out = normal(32, dtype=dtype), normal(32, dtype=dtype, seed=1), np.empty(32, dtype)
+    sign[:3], x[5] = [0, np.nan, -np.inf], np.nan
+    gate(out, x, sign)
+    np.testing.assert_array_equal(out, np.where((sign > 0) | np.isnan(sign), x, x * 0))
+
+
+def test_fill(dtype):
+    out, frozen = np.zeros(30, dtype), np.zeros(30, dtype)
+    fill(out, 5, np.dtype(dtype).type(0.1))
+    frozen[5:21] = 0.1
+    np.testing.assert_array_equal(out, frozen)
 
 
 def test_item_is_an_element_in_c_order():

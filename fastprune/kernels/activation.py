@@ -5,10 +5,11 @@ Rows are passed as indices: counting references to a view of each row would cost
 
 import numpy as np
 
-from fastprune.kernels.constants import LEAKY_RELU, RELU, TANH
+from fastprune.kernels.constants import LEAKY_RELU, RELU, STEP, TANH
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Floats
 from fastprune.kernels.random import derive
+from fastprune.kernels.simd import gate, load_step, store
 
 SLOPE = 0.01  # slope of leaky ReLU below zero (PyTorch's default)
 
@@ -18,7 +19,11 @@ def activate_forward(out: Floats, unit: int, activation: int) -> None:
     """Row `unit` of out (O, T) = f(row)."""
     one = out.dtype.type(1)
     if activation == RELU:
-        for t in range(out.shape[1]):
+        whole, row = out.shape[1] // STEP * STEP, unit * out.shape[1]
+        for t in range(row, row + whole, STEP):
+            vector = load_step(out, t)
+            store(out, t, gate(vector, vector))
+        for t in range(whole, out.shape[1]):
             out[unit, t] = max(out[unit, t], out.dtype.type(0))
     elif activation == LEAKY_RELU:
         for t in range(out.shape[1]):
@@ -35,12 +40,13 @@ def activate_forward(out: Floats, unit: int, activation: int) -> None:
 def activate_backward(dout: Floats, out: Floats, unit: int, activation: int, keep: float) -> None:
     """Row `unit` of dout *= f'. dout, out (O, T).
 
-    f' is computed from f's value, which `out` holds divided by `keep` (1 without dropout).
+    f' is computed from f's value, which `out` holds divided by `keep` (1 without dropout). T is a multiple of STEP.
     """
     one, scale = dout.dtype.type(1), dout.dtype.type(keep)
     if activation == RELU:
-        for t in range(dout.shape[1]):
-            dout[unit, t] = dout[unit, t] if out[unit, t] > 0 else dout.dtype.type(0)
+        row = unit * dout.shape[1]
+        for t in range(row, row + dout.shape[1], STEP):
+            store(dout, t, gate(load_step(dout, t), load_step(out, t)))
     elif activation == LEAKY_RELU:
         for t in range(dout.shape[1]):
             dout[unit, t] *= one if out[unit, t] > 0 else dout.dtype.type(SLOPE)

@@ -10,10 +10,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fastprune.kernels.constants import BYTES, WIDE
+from fastprune.kernels.constants import BYTES, STEP, WIDE
 from fastprune.kernels.jit import intrinsic, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
-from fastprune.kernels.simd import dot, dot_four, item, load, load_four, load_wide, multiply_add, plus, store
+from fastprune.kernels.simd import dot, dot_four, fill, item, load, load_four, load_wide, multiply_add, plus, store
 
 
 @intrinsic
@@ -67,14 +67,21 @@ def matrix_product(out: Floats, left: Floats, right: Floats, add: bool) -> None:
 
 
 @kernel
+def fill_row(out: Floats, unit: int, value: float) -> None:
+    """Row `unit` of out (O, T) = value. T is a multiple of STEP."""
+    row = unit * out.shape[1]
+    for t in range(row, row + out.shape[1], STEP):
+        fill(out, t, out.dtype.type(value))
+
+
+@kernel
 def dense_forward(out: Floats, tile: Floats, weights: Floats, bias: Floats, first: int, last: int) -> None:
     """out = weights @ tile + bias, for outputs `first` to `last`.
 
     out (O, T), tile (I, T), weights (O, I), bias (O,).
     """
     for o in range(first, last):
-        for t in range(out.shape[1]):
-            out[o, t] = bias[o]
+        fill_row(out, o, bias[o])
     matrix_product(out[first:last], weights[first:last], tile, True)
 
 

@@ -29,7 +29,7 @@ def softmax_cross_entropy(
                 best = k
         total = 0.0
         for k in range(outputs):
-            exponential = math.exp(np.float64(out[k, t]) - np.float64(out[best, t]))
+            exponential = math.exp(out[k, t] - out[best, t])
             dout[k, t] = exponential
             total += exponential
         for k in range(outputs):

@@ -31,6 +31,7 @@ from fastprune.kernels.linear import (
     dense_forward,
     dense_input_gradient,
     dense_weight_gradient,
+    fill_row,
     sparse_product,
     sparse_weight_gradient,
 )
@@ -132,8 +133,7 @@ def gather_batch(workspace: Workspace, layout: Layout, x: Floats, batch: Batch, 
 def begin_rows(out: Floats, units: Indices, bias: Floats) -> None:
     """Fill the rows `units` of out (O, T) with their biases."""
     for unit in units:
-        for t in range(out.shape[1]):
-            out[unit, t] = bias[unit]
+        fill_row(out, unit, bias[unit])
 
 
 @inner_kernel
@@ -279,8 +279,7 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
         if sparse:
             first, last = line_at(starts, start), line_at(starts, stop)
             for unit in units[first:last]:
-                for t in range(lanes):
-                    dbelow[unit, t] = 0
+                fill_row(dbelow, unit, 0)
             weights, others = (
                 segment(workspace.mirrored, layout.inputs.entries, layer),
                 segment(layout.inputs.others, layout.inputs.entries, layer),
