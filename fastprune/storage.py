@@ -3,7 +3,8 @@
 A storage never changes. Pruning and regrowing make a new one, which knows where each of its parameters was in the old.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
@@ -13,12 +14,18 @@ import numpy.typing as npt
 
 from fastprune.kernels.constants import ACTIVATIONS, FEW_OUTPUTS, STEP
 from fastprune.kernels.layout import Bytes, Floats, Indices, Ints, Layout, Lines
+from fastprune.processor import this_has_wide_units
 
 EXECUTIONS = ("auto", "dense", "sparse")
 
-# The rule, from bench/test_rule.py: per weight, a sparse pass is nearly as fast as BLAS, so it wins once a fair part of
-# the weights is pruned. With few outputs BLAS is slow and loses at any density.
-_DENSITY = 0.7
+# The rule, from bench/test_rule.py: a layer is stored sparse below these densities, by its number of weights. Sparse
+# passes take little longer a weight than BLAS, so they win once a fair part of the weights is pruned; later in layers
+# that outgrow the caches. On an AMD EPYC (Zen 3), both take the same time at density 0.72 for 784-300, 0.62 for
+# 1024-1024 and 0.50 for 4096-1024.
+_DENSITIES = {2**19: 0.7, 2**21: 0.6, math.inf: 0.5}
+# Where BLAS gains more from wide units, they are multiplied by this: on an Intel server (November 2026, before version
+# 0.3), 1024-1024 was slower sparse than dense at 0.5, and 784-300 at 0.68.
+_WIDE_UNITS = 0.65
 
 # A layer is visited in blocks of _BLOCK_UNITS units of the other end if a line has on average _BLOCK_WEIGHTS weights in
 # each. 128 rows of 64 float32 lanes fill 32 KiB and stay in the nearest cache from line to line. On an AMD EPYC (Zen 3,
@@ -38,9 +45,11 @@ _NOTHING = np.empty(0, np.int64), _NO_INDICES, _NO_INDICES
 _MOST = 2**31 - 1
 
 
-def runs_sparse(fan_in: int, fan_out: int, live: int) -> bool:
+def runs_sparse(fan_in: int, fan_out: int, live: int, wide_units: Callable[[], bool] = this_has_wide_units) -> bool:
     """The rule of "auto": whether a layer of this shape with `live` live weights is stored sparse."""
-    return fan_out <= FEW_OUTPUTS or live < _DENSITY * fan_in * fan_out
+    weights = fan_in * fan_out
+    most = weights * next(density for size, density in _DENSITIES.items() if weights <= size)
+    return fan_out <= FEW_OUTPUTS or live < _WIDE_UNITS * most or (live < most and not wide_units())
 
 
 class Pattern(NamedTuple):

@@ -1,5 +1,10 @@
 """Where parameters lie: tables, mirrors, computed units and compaction, against masks and brute force."""
 
+import json
+import re
+from pathlib import Path
+
+import llvmlite.binding
 import numpy as np
 import pytest
 import reference
@@ -8,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 import fastprune as fp
-from fastprune import storage
+from fastprune import processor, storage
 from fastprune.kernels.constants import TANH
+from fastprune.processor import has_wide_units
 
 EXECUTION = st.sampled_from(["dense", "sparse"])
 
@@ -160,24 +166,79 @@ def test_other_live_weights_make_the_storage_that_is_made_of_them(network, data)
     np.testing.assert_array_equal(before.live, old_live)
 
 
+# What LLVM says of the processors that were measured.
+ZEN_3 = "znver3", {"avx2": True, "avx512f": False}
+ZEN_5 = "znver5", {"avx2": True, "avx512f": True}
+INTEL = "sapphirerapids", {"avx2": True, "avx512f": True}
+
+
+def test_wide_units_are_known_by_what_the_processor_says_of_itself():
+    assert [has_wide_units(*one) for one in (ZEN_3, ZEN_5, INTEL)] == [False, False, True]
+    assert not has_wide_units("apple-m1", {"neon": True})
+    assert processor.this_has_wide_units() == has_wide_units(
+        llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features()
+    )
+
+
 @pytest.mark.parametrize(
-    ("fan_in", "fan_out", "live", "sparse"),
+    ("fan_in", "fan_out", "live", "on_intel", "elsewhere"),
     [
-        (100, 100, 10000, False),
-        (100, 100, 7000, False),
-        (100, 100, 6999, True),
-        (100, 100, 0, True),
-        (100, 33, 3300, False),
-        (100, 32, 3200, True),
-        (10000, 1, 10000, True),
+        (100, 100, 10000, False, False),
+        (100, 100, 7000, False, False),
+        (100, 100, 6999, False, True),
+        (100, 100, 4550, False, True),
+        (100, 100, 4549, True, True),
+        (100, 100, 0, True, True),
+        (100, 33, 3300, False, False),
+        (100, 32, 3200, True, True),
+        (10000, 1, 10000, True, True),
+        # In proportion to a million weights, and four: 0.6 and 0.5 of them, or 0.39 and 0.325.
+        (1000, 1000, 600_000, False, False),
+        (1000, 1000, 599_999, False, True),
+        (1000, 1000, 389_999, True, True),
+        (2000, 2000, 2_000_000, False, False),
+        (2000, 2000, 1_999_999, False, True),
+        (2000, 2000, 1_299_999, True, True),
     ],
 )
-def test_the_rule_of_density_and_shape(fan_in, fan_out, live, sparse):
-    assert storage.runs_sparse(fan_in, fan_out, live) == sparse
-    rest = np.arange(fan_in * fan_out)[:live]
-    assert storage.from_positions([fan_in, fan_out], ["auto"], TANH, [rest]).layout.sparse[0] == sparse
+def test_the_rule_of_density_shape_and_processor(fan_in, fan_out, live, on_intel, elsewhere):
+    rest = np.arange(live)
+    for described, sparse in ((INTEL, on_intel), (ZEN_3, elsewhere)):
+        assert storage.runs_sparse(fan_in, fan_out, live, lambda one=described: has_wide_units(*one)) == sparse
+    here = on_intel if processor.this_has_wide_units() else elsewhere
+    assert storage.from_positions([fan_in, fan_out], ["auto"], TANH, [rest]).layout.sparse[0] == here
     whole = storage.from_positions([fan_in, fan_out], ["auto"], TANH, [None])
-    assert whole.with_live([rest]).layout.sparse[0] == sparse
+    assert whole.with_live([rest]).layout.sparse[0] == here
+
+
+# Layers, densities, and how many times as long sparse took as dense: on an Intel server, 2026-11-24, version 0.1.
+ON_INTEL = [(784, 300, 0.68, 1.19), (1024, 1024, 0.5, 1.05)]
+
+
+def measured():
+    """The same of bench/results, with what each processor said of itself."""
+    for fan_in, fan_out, density, longer in ON_INTEL:
+        yield INTEL, fan_in, fan_out, density, longer
+    for path in (Path(__file__).parents[1] / "bench" / "results").glob("*.json"):
+        results = json.loads(path.read_text())
+        machine = results["machine_info"]
+        described = machine["processor"], {"avx512f": machine["vectors"] == "AVX-512"}
+        for row in (one["extra_info"] for one in results["benchmarks"]):
+            if row["question"] == "dense or sparse":
+                fan_in, fan_out, density = re.fullmatch(r"(\d+)-(\d+), density ([\d.]+)", row["case"]).groups()
+                ((other, peer),) = row["peers"].items()
+                longer = 1 / peer["ratio"] if other.endswith("dense") else peer["ratio"]
+                yield described, int(fan_in), int(fan_out), float(density), longer
+
+
+def test_no_layer_is_stored_sparse_where_it_was_slower():
+    """By more than the spread of such measurements: no round is slower than a dense one."""
+    seen = list(measured())
+    assert len(seen) > 30
+    for described, fan_in, fan_out, density, longer in seen:
+        live = round(density * fan_in * fan_out)
+        if storage.runs_sparse(fan_in, fan_out, live, lambda one=described: has_wide_units(*one)):
+            assert longer < 1.1, (described[0], fan_in, fan_out, density)
 
 
 def test_full_has_all_weights():
