@@ -31,11 +31,14 @@ _SPAN_FLOP = 2e9
 # fits took 1.13 times as long.
 _STEP_FLOP = 1e6
 
+# Work of a step that is worth a thread, in floating-point operations. On two threads, steps of 784-300-100-10, 784-30-10
+# and 64-32-10 with less than twice this are 0.76 to 1.3 times as fast as on one, those with more 1.0 to 1.6 (Zen 3).
+_THREAD_FLOP = 4e6
+
 
 def span_length(trainer: Trainer, batch: int, batches: int, every_epoch: bool) -> int:
     """Number of steps in one kernel call: whole epochs, or less than one epoch."""
-    weights = trainer.network.state.storage.layout.biases[0]
-    span = max(1, int(_SPAN_FLOP / (6 * weights * batch + _STEP_FLOP)))
+    span = max(1, int(_SPAN_FLOP / (_flop(trainer.network.state, batch) + _STEP_FLOP)))
     if span < batches:
         return span
     if every_epoch:
@@ -55,13 +58,19 @@ def prepare(
     update = Update(OPTIMIZERS[trainer.optimizer], trainer.momentum, trainer.nesterov, trainer.l1, trainer.l2)
     training = Training(LOSSES[loss], batch, np.uint64(trainer.seed), update)
     space.keep[:] = _keep(trainer)
+    most = max(1, int(_flop(state, batch) / _THREAD_FLOP))
 
     def run(losses: Floats, hits: Ints, rates: Floats, step: int) -> int:
         span = Span(rates, losses, hits, step, state.updates)
         with one_blas_thread():
-            return threads.run(partial(kernels.train_steps, parameters, space, layout, samples, training, span))
+            return threads.run(partial(kernels.train_steps, parameters, space, layout, samples, training, span), most)
 
     return run
+
+
+def _flop(state: State, batch: int) -> float:
+    """Floating-point operations of a step's products: three passes over the stored weights."""
+    return 6.0 * float(state.storage.layout.biases[0]) * batch
 
 
 def _keep(trainer: Trainer) -> Floats:

@@ -58,15 +58,16 @@ class Threads:
             with deferred_interrupt():
                 self._pool.shutdown()
 
-    def run(self, call: Callable[[Team], _Result]) -> _Result:
-        """Let every thread call `call` with its place in the team; return the calling thread's result."""
-        if self._pool is None:
+    def run(self, call: Callable[[Team], _Result], most: int | None = None) -> _Result:
+        """Let every thread, or `most` of them, call `call` with its place in the team; return the caller's result."""
+        count = self.count if most is None else min(most, self.count)
+        if self._pool is None or count == 1:
             return call(Team(0, 1, np.zeros(LENGTH, np.int64)))
         barrier = np.zeros(LENGTH, np.int64)
 
         def enter(thread: int) -> _Result:
             try:
-                return call(Team(thread, self.count, barrier))
+                return call(Team(thread, count, barrier))
             except BaseException:
                 barrier[ABANDONED] = 1  # or the others would wait for this thread
                 raise
@@ -74,7 +75,7 @@ class Threads:
         others: list[Future[_Result]] = []
         with deferred_interrupt():
             try:
-                for thread in range(1, self.count):
+                for thread in range(1, count):
                     others.append(self._pool.submit(enter, thread))  # noqa: PERF401 - kept if a later one fails
                 return enter(0)
             except BaseException:

@@ -169,6 +169,13 @@ def test_they_agree_through_rounds_of_pruning():
 
 # Threads
 
+
+@pytest.fixture
+def all_threads_work(monkeypatch):
+    """However little there is to do."""
+    monkeypatch.setattr(spans, "_THREAD_FLOP", 1)
+
+
 BIG = (40, 600, 530, 3)  # dense layers that are cut into chunks
 
 
@@ -193,6 +200,7 @@ BIG = (40, 600, 530, 3)  # dense layers that are cut into chunks
     ids=str,
 )
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long)])
+@pytest.mark.usefixtures("all_threads_work")
 def test_same_bits_whatever_the_number_of_threads(sizes, execution, densities, epochs, settings, dtype):
     x, y = samples(sizes)
     masks, ends = random_masks(sizes, densities), []
@@ -213,6 +221,7 @@ def test_same_bits_whatever_the_number_of_threads(sizes, execution, densities, e
 @pytest.mark.parametrize("batch_size", [None, 75])
 @pytest.mark.parametrize("density", [1.0, 0.05])  # of the latter, there are more biases than weights
 @pytest.mark.parametrize("epochs", [60, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.usefixtures("all_threads_work")
 def test_same_bits_of_many_short_steps(batch_size, density, epochs):
     """That leave a thread little time to be late in without being seen."""
     x, y = samples((8, 300, 3))
@@ -241,6 +250,7 @@ def test_same_bits_however_many_steps_a_call_has(monkeypatch):
     assert ends[0][1] == ends[1][1]
 
 
+@pytest.mark.usefixtures("all_threads_work")
 def test_same_bits_through_rounds_whatever_the_number_of_threads():
     x, y = samples(SIZES)
     ends = []

@@ -191,6 +191,16 @@ def copy_wide_vector(out, x, to, offset):
 
 
 @numba.njit
+def copy_half_vector(out, x, to, offset):
+    simd.store(out, to, simd.load_half(x, offset))
+
+
+@numba.njit
+def copy_like(out, x, to, offset):
+    simd.store(out, to, simd.load_like(x, offset, simd.load_half(x, 0)))
+
+
+@numba.njit
 def multiply_add(out, factor, x, y):
     simd.store(out, 0, simd.multiply_add(factor, simd.load(x, 0), simd.load(y, 0)))
 
@@ -244,7 +254,9 @@ def lanes_in(dtype, vectors):
     return vectors * 64 // np.dtype(dtype).itemsize
 
 
-@pytest.mark.parametrize(("function", "vectors"), [(copy_vector, 1), (copy_wide_vector, 4)])
+@pytest.mark.parametrize(
+    ("function", "vectors"), [(copy_vector, 1), (copy_half_vector, 2), (copy_like, 2), (copy_wide_vector, 4)]
+)
 @pytest.mark.parametrize(("to", "offset"), [(0, 0), (3, 0), (0, 5), (20, 6)])
 def test_load_and_store(dtype, function, vectors, to, offset):
     lanes = lanes_in(dtype, vectors)

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastprune as fp
+from fastprune import spans
+from fastprune.evaluation import checked_samples
 from fastprune.kernels import team
 from fastprune.kernels.constants import LENGTH
 from fastprune.kernels.layout import Team
@@ -101,6 +103,46 @@ def test_run_gives_what_the_calling_thread_returns():
         assert callers == {threading.get_ident()}
 
 
+def test_some_of_the_threads_can_run_a_call():
+    with Threads(4) as pool:
+        for most, count in [(None, 4), (9, 4), (3, 3), (1, 1)]:
+            seen = []
+
+            def call(member, seen=seen):
+                seen.append((member.thread, member.threads))
+                team.wait(member)  # for that many, not for all
+
+            pool.run(call, most)
+            assert sorted(seen) == [(thread, count) for thread in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "density", "threads"),
+    [
+        ([64, 32, 10], 128, 1, 1),
+        ([784, 300, 100, 10], 128, 0.01, 1),
+        ([784, 300, 100, 10], 128, 0.05, 2),
+        ([784, 300, 100, 10], 128, 1, 3),
+        ([784, 300, 100, 10], 4, 1, 1),
+    ],
+)
+def test_a_step_with_little_work_has_few_threads(sizes, batch_size, density, threads):
+    seen = []
+
+    class Seen(Threads):
+        def run(self, call, most=None):
+            return super().run(lambda member: (seen.append(member.threads), call(member))[1], most)
+
+    network = fp.MLP(sizes, density=density)
+    trainer = fp.Trainer(network, batch_size=batch_size)
+    x = np.zeros((batch_size, sizes[0]), np.float32)
+    samples = checked_samples(network, ("x", "y"), (x, np.arange(batch_size) % 10), "softmax_cross_entropy")
+    with Seen(3) as pool:
+        run = spans.prepare(trainer, trainer._state(), samples, batch_size, "softmax_cross_entropy", pool)
+        assert run(np.empty(1), np.empty(1, np.int64), np.full(1, 0.1), 0) == 1
+    assert seen == [threads] * threads
+
+
 @pytest.mark.filterwarnings("ignore:training collapsed")
 def test_no_thread_is_left_over():
     before = threading.active_count()
@@ -118,7 +160,8 @@ def test_no_thread_is_left_over():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process cannot send itself Ctrl-C there")
-def test_ctrl_c_ends_a_fit_of_several_threads():
+def test_ctrl_c_ends_a_fit_of_several_threads(monkeypatch):
+    monkeypatch.setattr(spans, "_THREAD_FLOP", 1)  # or so little work is one thread's
     x, y = np.random.default_rng(0).standard_normal((2000, 20)), np.arange(2000) % 3
     trainer = fp.Trainer(fp.MLP([20, 64, 3]), n_jobs=2, batch_size=100)
     before = threading.active_count()

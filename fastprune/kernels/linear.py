@@ -11,9 +11,22 @@ from numba import types
 from numba.core import cgutils
 
 from fastprune.kernels.constants import BYTES, STEP, WIDE
-from fastprune.kernels.jit import intrinsic, kernel
+from fastprune.kernels.jit import inner_kernel, intrinsic, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
-from fastprune.kernels.simd import dot, dot_four, fill, item, load, load_four, load_wide, multiply_add, plus, store
+from fastprune.kernels.simd import (
+    dot,
+    dot_four,
+    fill,
+    item,
+    load,
+    load_four,
+    load_half,
+    load_like,
+    load_wide,
+    multiply_add,
+    plus,
+    store,
+)
 
 
 @intrinsic
@@ -122,28 +135,47 @@ def sparse_product(
     out (rows, T), tile (rows, T). A line has the weights starts[b, line] to starts[b + 1, line] of each block b.
     Weight k multiplies row others[k] of `tile` by values[k].
     """
-    lines, lanes = starts.shape[1], tile.shape[1]
-    narrow = BYTES // tile.itemsize
-    wide = WIDE * narrow
     lane = 0
-    while lane < lanes:
-        # The sums of a row stay in registers while its weights are visited.
-        is_wide = lane + wide <= lanes
-        for block in range(starts.shape[0] - 1):
-            for line in range(block * lines + first, block * lines + last):
-                start, stop = item(starts, line), item(starts, line + lines)
-                row = item(units, line - block * lines) * lanes + lane
-                if is_wide:
-                    total = load_wide(out, row)
-                    for k in range(start, stop):
-                        total = multiply_add(item(values, k), load_wide(tile, item(others, k) * lanes + lane), total)
-                    store(out, row, total)
-                else:
-                    part = load(out, row)
-                    for k in range(start, stop):
-                        part = multiply_add(item(values, k), load(tile, item(others, k) * lanes + lane), part)
-                    store(out, row, part)
-        lane += wide if is_wide else narrow
+    while lane < tile.shape[1]:
+        parts = parts_from(tile, lane)
+        if parts == WIDE:
+            product_of_lanes(out, tile, values, others, starts, units, first, last, lane, load_wide(tile, 0))
+        elif parts == WIDE // 2:
+            product_of_lanes(out, tile, values, others, starts, units, first, last, lane, load_half(tile, 0))
+        else:
+            product_of_lanes(out, tile, values, others, starts, units, first, last, lane, load(tile, 0))
+        lane += parts * (BYTES // tile.itemsize)
+
+
+@inner_kernel
+def parts_from(tile: Floats, lane: int) -> int:
+    """How many 64-byte parts of a tile's lanes, from `lane` on, are visited together: 4, 2 or 1."""
+    left = (tile.shape[1] - lane) // (BYTES // tile.itemsize)
+    return WIDE if left >= WIDE else WIDE // 2 if left >= WIDE // 2 else 1
+
+
+@inner_kernel
+def product_of_lanes(
+    out: Floats,
+    tile: Floats,
+    values: Floats,
+    others: Indices,
+    starts: Ints,
+    units: Indices,
+    first: int,
+    last: int,
+    lane: int,
+    like: Any,
+) -> None:
+    """`sparse_product` for the lanes from `lane` on, as many as the vector `like` has."""
+    lines, lanes = starts.shape[1], tile.shape[1]
+    for block in range(starts.shape[0] - 1):
+        for line in range(block * lines + first, block * lines + last):
+            row = item(units, line - block * lines) * lanes + lane
+            total = load_like(out, row, like)  # stays in registers while the line's weights are visited
+            for k in range(item(starts, line), item(starts, line + lines)):
+                total = multiply_add(item(values, k), load_like(tile, item(others, k) * lanes + lane, like), total)
+            store(out, row, total)
 
 
 @kernel
@@ -176,36 +208,49 @@ def sparse_weight_gradient(
     dvalues, others (weights,), dout (O, T), tile (I, T); starts (B + 1, lines) and units (lines,) as for
     sparse_product. Weights of units that are not in `units` are skipped.
     """
+    lane = 0
+    while lane < tile.shape[1]:
+        parts, more = parts_from(tile, lane), lane > 0 or add
+        if parts == WIDE:
+            gradient_of_lanes(dvalues, dout, tile, others, starts, units, low, high, more, lane, load_wide(tile, 0))
+        elif parts == WIDE // 2:
+            gradient_of_lanes(dvalues, dout, tile, others, starts, units, low, high, more, lane, load_half(tile, 0))
+        else:
+            gradient_of_lanes(dvalues, dout, tile, others, starts, units, low, high, more, lane, load(tile, 0))
+        lane += parts * (BYTES // tile.itemsize)
+
+
+@inner_kernel
+def gradient_of_lanes(
+    dvalues: Floats,
+    dout: Floats,
+    tile: Floats,
+    others: Indices,
+    starts: Ints,
+    units: Indices,
+    low: int,
+    high: int,
+    add: bool,
+    lane: int,
+    like: Any,
+) -> None:
+    """`sparse_weight_gradient` over the lanes from `lane` on, as many as the vector `like` has."""
     first, last = line_of(starts, low), min(line_of(starts, high) + 1, starts.shape[1])
     lines, lanes = starts.shape[1], tile.shape[1]
-    narrow = BYTES // tile.itemsize
-    wide = WIDE * narrow
-    lane = 0
-    while lane < lanes:
-        is_wide = lane + wide <= lanes
-        more = lane > 0 or add
-        for block in range(starts.shape[0] - 1):
-            for line in range(block * lines + first, block * lines + last):
-                start, stop = max(item(starts, line), low), min(item(starts, line + lines), high)
-                row = item(units, line - block * lines) * lanes + lane
-                if is_wide:
-                    held = load_wide(dout, row)
-                    fours = start + max(stop - start, 0) // 4 * 4
-                    for k in range(start, fours, 4):
-                        four = dot_four(
-                            held,
-                            load_wide(tile, item(others, k) * lanes + lane),
-                            load_wide(tile, item(others, k + 1) * lanes + lane),
-                            load_wide(tile, item(others, k + 2) * lanes + lane),
-                            load_wide(tile, item(others, k + 3) * lanes + lane),
-                        )
-                        store(dvalues, k, plus(four, load_four(dvalues, k)) if more else four)
-                    for k in range(fours, stop):
-                        gradient = dot(held, load_wide(tile, item(others, k) * lanes + lane))
-                        dvalues[k] = dvalues[k] + gradient if more else gradient
-                else:
-                    part = load(dout, row)
-                    for k in range(start, stop):
-                        gradient = dot(part, load(tile, item(others, k) * lanes + lane))
-                        dvalues[k] = dvalues[k] + gradient if more else gradient
-        lane += wide if is_wide else narrow
+    for block in range(starts.shape[0] - 1):
+        for line in range(block * lines + first, block * lines + last):
+            start, stop = max(item(starts, line), low), min(item(starts, line + lines), high)
+            held = load_like(dout, item(units, line - block * lines) * lanes + lane, like)
+            fours = start + max(stop - start, 0) // 4 * 4
+            for k in range(start, fours, 4):
+                four = dot_four(
+                    held,
+                    load_like(tile, item(others, k) * lanes + lane, like),
+                    load_like(tile, item(others, k + 1) * lanes + lane, like),
+                    load_like(tile, item(others, k + 2) * lanes + lane, like),
+                    load_like(tile, item(others, k + 3) * lanes + lane, like),
+                )
+                store(dvalues, k, plus(four, load_four(dvalues, k)) if add else four)
+            for k in range(fours, stop):
+                gradient = dot(held, load_like(tile, item(others, k) * lanes + lane, like))
+                dvalues[k] = dvalues[k] + gradient if add else gradient

@@ -70,19 +70,31 @@ def load_step(typing_context: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def load_like(typing_context: Any, array: Any, offset: Any, vector: Any) -> Any:
+    """Return as many elements of `array` as `vector` has, starting at `offset`."""
+    return _load(array, vector.lanes * array.dtype.bitwidth // 8, vector)
+
+
+@intrinsic
+def load_half(typing_context: Any, array: Any, offset: Any) -> Any:
+    """Return half as many bytes of `array` as `load_wide`, starting at `offset`."""
+    return _load(array, WIDE * BYTES // 2)
+
+
+@intrinsic
 def load_wide(typing_context: Any, array: Any, offset: Any) -> Any:
     """Return 256 bytes of `array`, starting at `offset`."""
     return _load(array, WIDE * BYTES)
 
 
-def _load(array: Any, size: int) -> Any:
+def _load(array: Any, size: int, *others: Any) -> Any:
     vector = Vector(array.dtype, size * 8 // array.dtype.bitwidth)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _address(context, builder, array, arguments[0], arguments[1], vector)
         return builder.load(address, align=array.dtype.bitwidth // 8)
 
-    return vector(array, types.int64), codegen
+    return vector(array, types.int64, *others), codegen
 
 
 @intrinsic

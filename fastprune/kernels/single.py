@@ -4,7 +4,7 @@ from fastprune.kernels.activation import activate_forward
 from fastprune.kernels.constants import BYTES, PANELS, WIDE
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Floats, Indices
-from fastprune.kernels.simd import load, load_wide, multiply_add, store
+from fastprune.kernels.simd import item, load, load_wide, multiply_add, store
 
 
 @kernel
@@ -27,7 +27,7 @@ def forward_one(
     width = (scratch.size - narrow) // 2
     at, value = 2 * layers + 2, 0
     for i in range(structure[1]):
-        scratch[aligned + i] = x[sample, structure[at + i]]
+        scratch[aligned + i] = item(x, sample * x.shape[1] + item(structure, at + i))
     at += structure[1]
     for layer in range(layers):
         inputs, outputs = structure[1 + layer], structure[2 + layer]
@@ -37,7 +37,7 @@ def forward_one(
         count = 0
         for i in range(inputs):
             active[count] = i
-            count += scratch[below + i] != 0
+            count += item(scratch, below + i) != 0
         if structure[2 + layers + layer] == PANELS:
             # All weights, panel by panel, input by input.
             weights = value + panels * panel
@@ -45,7 +45,7 @@ def forward_one(
                 total = load_wide(values, value + p * panel)
                 for i in active[:count]:
                     column = load_wide(values, weights + (p * inputs + i) * panel)
-                    total = multiply_add(scratch[below + i], column, total)
+                    total = multiply_add(item(scratch, below + i), column, total)
                 store(scratch, above + p * panel, total)
             value = weights + panels * inputs * panel
         else:
@@ -55,9 +55,9 @@ def forward_one(
             value += panels * panel
             blocks = at + inputs + 1
             for i in active[:count]:
-                a = scratch[below + i]
-                for k in range(structure[at + i], structure[at + i + 1]):
-                    row = above + structure[blocks + k]
+                a = item(scratch, below + i)
+                for k in range(item(structure, at + i), item(structure, at + i + 1)):
+                    row = above + item(structure, blocks + k)
                     store(scratch, row, multiply_add(a, load(values, value + k * narrow), load(scratch, row)))
             number = structure[at + inputs]
             at, value = blocks + number, value + number * narrow
