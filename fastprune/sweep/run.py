@@ -94,14 +94,14 @@ def run_sweep(
     store.check()
     hired = workers_of(sweep) if given is None else contextlib.nullcontext(given)
     with deferred_interrupts() as events, hired as pool, store.locked():
-        if given is None and sweep.cluster is None:
-            prepare(pool, display, events)
         done = store.load(sweep.cells)
         check_data(sweep, data, done)
         if again := store.reopen(done):
             display.say(f"Files of {again} of the cells are missing in {folder}; these cells run again.")
             done = store.load(sweep.cells)
         write_text(folder / "sweep.toml", sweep.to_toml())
+        if given is None and sweep.cluster is None:
+            prepare(pool, display, events)
         try:
             for name, about in {cell.dataset: data(cell) for cell in sweep.cells}.items():
                 display.data(name, about, sweep.axis("hidden"))
