@@ -135,20 +135,15 @@ def sparse_product(
     out (rows, T), tile (rows, T). A line has the weights starts[b, line] to starts[b + 1, line] of each block b.
     Weight k multiplies row others[k] of `tile` by values[k].
     """
-    lines, lanes = starts.shape[1], tile.shape[1]
     lane = 0
-    while lane < lanes:
+    while lane < tile.shape[1]:
         parts = parts_from(tile, lane)
-        for block in range(starts.shape[0] - 1):
-            for line in range(block * lines + first, block * lines + last):
-                start, stop = item(starts, line), item(starts, line + lines)
-                row = item(units, line - block * lines) * lanes + lane
-                if parts == WIDE:
-                    store(out, row, line_sum(load_wide(out, row), tile, lane, values, others, start, stop))
-                elif parts == WIDE // 2:
-                    store(out, row, line_sum(load_half(out, row), tile, lane, values, others, start, stop))
-                else:
-                    store(out, row, line_sum(load(out, row), tile, lane, values, others, start, stop))
+        if parts == WIDE:
+            product_of_lanes(out, tile, values, others, starts, units, first, last, lane, load_wide(tile, 0))
+        elif parts == WIDE // 2:
+            product_of_lanes(out, tile, values, others, starts, units, first, last, lane, load_half(tile, 0))
+        else:
+            product_of_lanes(out, tile, values, others, starts, units, first, last, lane, load(tile, 0))
         lane += parts * (BYTES // tile.itemsize)
 
 
@@ -160,11 +155,27 @@ def parts_from(tile: Floats, lane: int) -> int:
 
 
 @inner_kernel
-def line_sum(total: Any, tile: Floats, lane: int, values: Floats, others: Indices, start: int, stop: int) -> Any:
-    """Return `total`, a vector that stays in registers, plus the weighted lanes of the weights `start` to `stop`."""
-    for k in range(start, stop):
-        total = multiply_add(item(values, k), load_like(tile, item(others, k) * tile.shape[1] + lane, total), total)
-    return total
+def product_of_lanes(
+    out: Floats,
+    tile: Floats,
+    values: Floats,
+    others: Indices,
+    starts: Ints,
+    units: Indices,
+    first: int,
+    last: int,
+    lane: int,
+    like: Any,
+) -> None:
+    """`sparse_product` for the lanes from `lane` on, as many as the vector `like` has."""
+    lines, lanes = starts.shape[1], tile.shape[1]
+    for block in range(starts.shape[0] - 1):
+        for line in range(block * lines + first, block * lines + last):
+            row = item(units, line - block * lines) * lanes + lane
+            total = load_like(out, row, like)  # stays in registers while the line's weights are visited
+            for k in range(item(starts, line), item(starts, line + lines)):
+                total = multiply_add(item(values, k), load_like(tile, item(others, k) * lanes + lane, like), total)
+            store(out, row, total)
 
 
 @kernel
@@ -197,40 +208,50 @@ def sparse_weight_gradient(
     dvalues, others (weights,), dout (O, T), tile (I, T); starts (B + 1, lines) and units (lines,) as for
     sparse_product. Weights of units that are not in `units` are skipped.
     """
-    first, last = line_of(starts, low), min(line_of(starts, high) + 1, starts.shape[1])
-    lines, lanes = starts.shape[1], tile.shape[1]
+    part = low, high
     lane = 0
-    while lane < lanes:
+    while lane < tile.shape[1]:
         parts, more = parts_from(tile, lane), lane > 0 or add
-        for block in range(starts.shape[0] - 1):
-            for line in range(block * lines + first, block * lines + last):
-                start, stop = max(item(starts, line), low), min(item(starts, line + lines), high)
-                row = item(units, line - block * lines) * lanes + lane
-                if parts == WIDE:
-                    line_gradient(dvalues, load_wide(dout, row), tile, lane, others, start, stop, more)
-                elif parts == WIDE // 2:
-                    line_gradient(dvalues, load_half(dout, row), tile, lane, others, start, stop, more)
-                else:
-                    line_gradient(dvalues, load(dout, row), tile, lane, others, start, stop, more)
+        if parts == WIDE:
+            gradient_of_lanes(dvalues, dout, tile, others, starts, units, part, more, lane, load_wide(tile, 0))
+        elif parts == WIDE // 2:
+            gradient_of_lanes(dvalues, dout, tile, others, starts, units, part, more, lane, load_half(tile, 0))
+        else:
+            gradient_of_lanes(dvalues, dout, tile, others, starts, units, part, more, lane, load(tile, 0))
         lane += parts * (BYTES // tile.itemsize)
 
 
 @inner_kernel
-def line_gradient(
-    dvalues: Floats, held: Any, tile: Floats, lane: int, others: Indices, start: int, stop: int, add: bool
+def gradient_of_lanes(
+    dvalues: Floats,
+    dout: Floats,
+    tile: Floats,
+    others: Indices,
+    starts: Ints,
+    units: Indices,
+    part: tuple[int, int],
+    add: bool,
+    lane: int,
+    like: Any,
 ) -> None:
-    """dvalues[k] = held . lanes of tile[others[k]] (or += if `add`), for the weights `start` to `stop`."""
-    lanes = tile.shape[1]
-    fours = start + max(stop - start, 0) // 4 * 4
-    for k in range(start, fours, 4):
-        four = dot_four(
-            held,
-            load_like(tile, item(others, k) * lanes + lane, held),
-            load_like(tile, item(others, k + 1) * lanes + lane, held),
-            load_like(tile, item(others, k + 2) * lanes + lane, held),
-            load_like(tile, item(others, k + 3) * lanes + lane, held),
-        )
-        store(dvalues, k, plus(four, load_four(dvalues, k)) if add else four)
-    for k in range(fours, stop):
-        gradient = dot(held, load_like(tile, item(others, k) * lanes + lane, held))
-        dvalues[k] = dvalues[k] + gradient if add else gradient
+    """`sparse_weight_gradient` over the lanes from `lane` on, as many as the vector `like` has; `part` is low, high."""
+    low, high = part
+    first, last = line_of(starts, low), min(line_of(starts, high) + 1, starts.shape[1])
+    lines, lanes = starts.shape[1], tile.shape[1]
+    for block in range(starts.shape[0] - 1):
+        for line in range(block * lines + first, block * lines + last):
+            start, stop = max(item(starts, line), low), min(item(starts, line + lines), high)
+            held = load_like(dout, item(units, line - block * lines) * lanes + lane, like)
+            fours = start + max(stop - start, 0) // 4 * 4
+            for k in range(start, fours, 4):
+                four = dot_four(
+                    held,
+                    load_like(tile, item(others, k) * lanes + lane, like),
+                    load_like(tile, item(others, k + 1) * lanes + lane, like),
+                    load_like(tile, item(others, k + 2) * lanes + lane, like),
+                    load_like(tile, item(others, k + 3) * lanes + lane, like),
+                )
+                store(dvalues, k, plus(four, load_four(dvalues, k)) if add else four)
+            for k in range(fours, stop):
+                gradient = dot(held, load_like(tile, item(others, k) * lanes + lane, like))
+                dvalues[k] = dvalues[k] + gradient if add else gradient
