@@ -31,8 +31,8 @@ _SPAN_FLOP = 2e9
 # fits took 1.13 times as long.
 _STEP_FLOP = 1e6
 
-# Work of a step that is worth a thread, in floating-point operations. On two threads, steps of LeNet-300-100 and smaller
-# networks with less than twice this are 0.76 to 1.3 times as fast as on one, those with more 1.0 to 1.6 times (Zen 3).
+# Work of a step that is worth a thread, in floating-point operations. On two threads, steps with less than twice this
+# are 0.76 to 1.3 times as fast as on one, with more 1.0 to 1.6 times (LeNet-300-100 and smaller networks, Zen 3).
 _THREAD_FLOP = 4e6
 
 

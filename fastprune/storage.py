@@ -20,11 +20,11 @@ EXECUTIONS = ("auto", "dense", "sparse")
 
 # The rule, from bench/test_rule.py: a layer is stored sparse below these densities, by its number of weights. Sparse
 # passes take little longer a weight than BLAS, so they win once a fair part of the weights is pruned; later in layers
-# that outgrow the caches. On an AMD EPYC (Zen 3), both take the same time at density 0.72 for 784-300, 0.62 for
-# 1024-1024 and 0.50 for 4096-1024.
-_DENSITIES = {2**19: 0.7, 2**21: 0.6, math.inf: 0.5}
-# Where BLAS gains more from wide units, they are multiplied by this: on an Intel server (November 2026, before version
-# 0.3), 1024-1024 was slower sparse than dense at 0.5, and 784-300 at 0.68.
+# that outgrow the caches. On an AMD EPYC (Zen 3), both take the same time at density 0.62 to 0.72 for 784-300, 0.62
+# for 1024-1024 and 0.50 for 4096-1024.
+_DENSITIES = {2**19: 0.65, 2**21: 0.6, math.inf: 0.5}
+# Where BLAS gains more from wide units, they are multiplied by this: on an Intel server (November 2026, version
+# 0.1), 1024-1024 was slower sparse than dense at 0.5, and 784-300 at 0.68.
 _WIDE_UNITS = 0.65
 
 # A layer is visited in blocks of _BLOCK_UNITS units of the other end if a line has on average _BLOCK_WEIGHTS weights in
