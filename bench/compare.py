@@ -41,7 +41,7 @@ CASES = {
         ("inference", LENET, [0.08], 1),
         ("inference", LENET, [0.08], 1024),
         ("step", WIDE, [0.1], 2),
-        ("step", LENET, [0.02], 2),
+        ("step", LENET, [0.05], 2),
     ]
     for density in densities
 }
@@ -123,21 +123,27 @@ class Side:
         print(json.dumps(command), file=self.process.stdin, flush=True)
 
     def answer(self):
-        answer = json.loads(self.process.stdout.readline())
-        if isinstance(answer, dict):
-            raise RuntimeError(answer["error"])
-        return answer
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit("A side has ended; its error stands above.")
+        return json.loads(line)
 
     def ask(self, *command):
         self.send(*command)
-        return self.answer()
+        return checked(self.answer())
+
+
+def checked(answer):
+    if isinstance(answer, dict):
+        raise RuntimeError(answer["error"])
+    return answer
 
 
 def compare(other, ours, case):
     """The row of a case."""
     for side in (other, ours):
         side.send("set up", *case)  # both at once: the first time, they compile
-    steps, _ = [side.answer() for side in (other, ours)]
+    answers = [side.answer() for side in (other, ours)]  # of both, before one is an error
+    steps, _ = map(checked, answers)
     once = [side.ask("time", 1) for side in (other, ours)]
     times = math.ceil(A_CALL / max(once))  # the same on both sides, or results would differ
     pairs = max(FEWEST, min(40, round(A_CASE / times / sum(once))))

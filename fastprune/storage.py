@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastprune.kernels.constants import ACTIVATIONS, FEW_OUTPUTS, STEP
 from fastprune.kernels.layout import Bytes, Floats, Indices, Ints, Layout, Lines
-from fastprune.processor import this_has_wide_units
+from fastprune.processor import this_favors_blas
 
 EXECUTIONS = ("auto", "dense", "sparse")
 
@@ -23,9 +23,9 @@ EXECUTIONS = ("auto", "dense", "sparse")
 # that outgrow the caches. On an AMD EPYC (Zen 3), both take the same time at density 0.62 to 0.72 for 784-300, 0.62
 # for 1024-1024 and 0.50 for 4096-1024.
 _DENSITIES = {2**19: 0.65, 2**21: 0.6, math.inf: 0.5}
-# Where BLAS gains more from wide units, they are multiplied by this: on an Intel server (November 2026, version
+# Where the processor favors BLAS, they are multiplied by this: on an Intel server (November 2026, version
 # 0.1), 1024-1024 was slower sparse than dense at 0.5, and 784-300 at 0.68.
-_WIDE_UNITS = 0.65
+_BLAS_FAVORED = 0.65
 
 # A layer is visited in blocks of _BLOCK_UNITS units of the other end if a line has on average _BLOCK_WEIGHTS weights in
 # each. 128 rows of 64 float32 lanes fill 32 KiB and stay in the nearest cache from line to line. On an AMD EPYC (Zen 3,
@@ -45,11 +45,11 @@ _NOTHING = np.empty(0, np.int64), _NO_INDICES, _NO_INDICES
 _MOST = 2**31 - 1
 
 
-def runs_sparse(fan_in: int, fan_out: int, live: int, wide_units: Callable[[], bool] = this_has_wide_units) -> bool:
+def runs_sparse(fan_in: int, fan_out: int, live: int, blas_favored: Callable[[], bool] = this_favors_blas) -> bool:
     """The rule of "auto": whether a layer of this shape with `live` live weights is stored sparse."""
     weights = fan_in * fan_out
     most = weights * next(density for size, density in _DENSITIES.items() if weights <= size)
-    return fan_out <= FEW_OUTPUTS or live < _WIDE_UNITS * most or (live < most and not wide_units())
+    return fan_out <= FEW_OUTPUTS or live < _BLAS_FAVORED * most or (live < most and not blas_favored())
 
 
 class Pattern(NamedTuple):

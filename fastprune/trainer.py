@@ -63,7 +63,7 @@ class Trainer(check.Checked):
     restore_best : bool, default True
         Whether a fit ends in its best state (see `fit`) instead of its last.
     n_jobs : int, default 1
-        Number of threads; -1 means one per core. Results do not depend on it.
+        Most threads to use; -1 means one per core. Small steps use fewer. Results do not depend on it.
     seed : int, default 0
         Seed for shuffling and dropout. The same seed gives the same result, bit for bit, on the same machine.
 

@@ -137,10 +137,18 @@ def test_they_agree_with_many_inputs_and_few_outputs(density, loss):
 
 
 @pytest.mark.parametrize("density", [1, 0.05])
-@pytest.mark.parametrize("settings", [{"dropout": 0.3, "l2": 0.01}, {"optimizer": "adam", "l1": 1e-4}], ids=str)
-def test_they_agree_where_a_batch_of_all_samples_is_read_once_a_step(density, settings):
-    settings |= {"sizes": WIDE, "loss": "mean_squared_error", "batch_size": None, "learning_rate": 1e-3}
-    assert_execution_does_not_matter(random_masks(WIDE, [density, 1, 1, 1]), **settings)
+@pytest.mark.parametrize(
+    "settings",
+    [{"dropout": 0.3, "l2": 0.01}, {"optimizer": "adam", "l1": 1e-4}, {"input_dropout": 0.2}, {"sizes": (2000, 3)}],
+    ids=str,
+)
+@pytest.mark.parametrize("dead", [False, True])
+def test_they_agree_where_a_batch_of_all_samples_is_read_once_a_step(density, settings, dead):
+    settings = {"sizes": WIDE, "batch_size": None, "learning_rate": 1e-3, **settings}
+    masks = random_masks(settings["sizes"], [density, *[1] * (len(settings["sizes"]) - 2)])
+    if dead and len(masks) > 1:
+        masks[1][:, 2] = False  # a unit on no path to an output: its weights decay, and its momentum goes on
+    assert_execution_does_not_matter(masks, loss="mean_squared_error", **settings)
 
 
 @pytest.mark.parametrize("execution", [["sparse", "dense", "sparse"], ["dense", "sparse", "dense"]])

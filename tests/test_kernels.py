@@ -303,9 +303,19 @@ def test_four_dots_have_the_bits_of_each(dtype):
 
 def test_gate_keeps_what_has_a_sign_above_zero_and_nan(dtype):
     x, sign, out = normal(32, dtype=dtype), normal(32, dtype=dtype, seed=1), np.empty(32, dtype)
-    sign[:3], x[5] = [0, np.nan, -np.inf], np.nan
+    sign[:4], x[:6] = [0, np.nan, -np.inf, -1], [1, 2, 3, -np.inf, np.inf, np.nan]
     gate(out, x, sign)
-    np.testing.assert_array_equal(out, np.where((sign > 0) | np.isnan(sign), x, x * 0))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(out, np.where((sign > 0) | np.isnan(sign), x, x * 0))
+
+
+@pytest.mark.parametrize("lanes", [16, 7])
+def test_relu_keeps_what_is_not_finite_in_any_lane(dtype, lanes):
+    """Overflow must not look like an inactive unit."""
+    for value in (np.nan, -np.inf, np.inf):
+        out = np.full((1, lanes), value, dtype)
+        activation.activate_forward(out, 0, ACTIVATIONS["relu"])
+        assert not np.isfinite(out).any()
 
 
 def test_fill(dtype):
@@ -467,14 +477,16 @@ def test_sparse_weight_gradient(dtype, block, lanes, add):
 
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("block", BLOCKS)
-def test_sparse_weight_gradient_in_parts_gives_the_same_bits(dtype, block, lanes):
+@pytest.mark.parametrize("add", [False, True])
+def test_sparse_weight_gradient_in_parts_gives_the_same_bits(dtype, block, lanes, add):
     _, _, units, starts, others, x, dout = sparse(dtype, block, lanes)
-    whole = np.zeros(others.size, dtype)
-    linear.sparse_weight_gradient(whole, dout, x, others, starts, units, 0, others.size, False)
+    there = normal(others.size, dtype=dtype, seed=3)
+    whole = there.copy()
+    linear.sparse_weight_gradient(whole, dout, x, others, starts, units, 0, others.size, add)
     for cut in range(others.size + 1):
-        parts = np.zeros(others.size, dtype)
+        parts = there.copy()
         for low, high in [(cut, others.size), (0, cut)]:
-            linear.sparse_weight_gradient(parts, dout, x, others, starts, units, low, high, False)
+            linear.sparse_weight_gradient(parts, dout, x, others, starts, units, low, high, add)
         np.testing.assert_array_equal(parts, whole)
 
 

@@ -24,7 +24,7 @@ def activate_forward(out: Floats, unit: int, activation: int) -> None:
             vector = load_step(out, t)
             store(out, t, gate(vector, vector))
         for t in range(whole, out.shape[1]):
-            out[unit, t] = max(out[unit, t], out.dtype.type(0))
+            out[unit, t] *= out.dtype.type(0) if out[unit, t] <= 0 else one  # as `gate` does
     elif activation == LEAKY_RELU:
         for t in range(out.shape[1]):
             out[unit, t] = max(out[unit, t], out[unit, t] * out.dtype.type(SLOPE))

@@ -3,7 +3,8 @@
 LANES = 64  # lanes of a full tile; fewer samples get the next multiple of STEP
 STEP = 16
 
-FEW_OUTPUTS = 32  # layers with no more outputs are always sparse: BLAS is slow there at any density
+# With no more outputs, "auto" layers are always sparse, because BLAS is slow there, and lines share what they read.
+FEW_OUTPUTS = 32
 
 BYTES = 64  # of a vector held in registers
 WIDE = 4  # times BYTES

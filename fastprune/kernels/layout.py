@@ -20,7 +20,7 @@ class Lines(NamedTuple):
 
     Layer l owns others[entries[l]:entries[l + 1]]. starts[offsets[l]:offsets[l + 1]] is its table (B + 1, lines),
     counted from entries[l]: block b of a line runs from starts[b, line] to starts[b + 1, line]. A block is a range of
-    units at the other end. There is one block, or as many as it takes for the rows of one to stay in the nearest cache.
+    units at the other end. There is one block, or as many as it takes for the rows of one to stay in a near cache.
     """
 
     offsets: Ints  # (L + 1,)
@@ -78,6 +78,9 @@ class Samples(NamedTuple):
 
 class Workspace(NamedTuple):
     """Scratch memory of one training run: one row for each tile of a batch; F * T or rows * T elements of it are used.
+
+    If a batch has all samples, `inputs` stay from step to step and from call to call, and so do the outputs of a first
+    layer that `steps.step_first_layer` has computed for the following step.
 
     Rows start on a 64-byte boundary: vectors that straddle two cache lines cost half as much again.
     """

@@ -19,6 +19,10 @@ from fastprune.kernels.jit import intrinsic
 
 _INDEX = ir.IntType(32)
 
+# Numba would give additions without flags those of the kernels, and LLVM could then change the order of a sum in one
+# place and not in another. Which of the two a weight is in depends on the threads.
+_EXACT = ("nsz",)
+
 
 class Vector(types.Type):
     """Numba's type of `lanes` numbers of type `dtype`."""
@@ -124,7 +128,7 @@ def fill(typing_context: Any, array: Any, offset: Any, value: Any) -> Any:
 
 @intrinsic
 def gate(typing_context: Any, vector: Any, sign: Any) -> Any:
-    """Return `vector`, times 0 in the lanes where `sign` is not above 0 (nor NaN).
+    """Return `vector` where `sign` is above 0 or NaN; elsewhere 0 times it, which is NaN for NaN and infinity.
 
     Without the product, LLVM makes a masked store of it, which takes an AMD EPYC (Zen 3) eight times as long.
     """
@@ -152,7 +156,7 @@ def plus(typing_context: Any, left: Any, right: Any) -> Any:
     """Return left + right, both vectors."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fadd(*arguments)
+        return builder.fadd(*arguments, flags=_EXACT)
 
     return left(left, left), codegen
 
@@ -196,7 +200,9 @@ def _dot_four(builder: Any, vector: Vector, left: Any, others: Any) -> Any:
     def halves(x: Any, y: Any, lanes: list[int]) -> Any:
         """Add two lanes of each quarter of x and y: `lanes` names those of the first, the second ones are 2 higher."""
         first = [group + lane for group in range(0, part.lanes, 4) for lane in lanes]
-        return builder.fadd(*(_shuffle(builder, x, y, [lane + high for lane in first]) for high in (0, 2)))
+        return builder.fadd(
+            *(_shuffle(builder, x, y, [lane + high for lane in first]) for high in (0, 2)), flags=_EXACT
+        )
 
     a, b, c, d = (products(right) for right in others)
     interleaved, side_by_side = [0, part.lanes, 1, part.lanes + 1], [0, 1, part.lanes, part.lanes + 1]
@@ -205,7 +211,7 @@ def _dot_four(builder: Any, vector: Vector, left: Any, others: Any) -> Any:
     while lanes > 4:
         lanes //= 2
         parts = (_shuffle(builder, total, total, range(low, low + lanes)) for low in (0, lanes))
-        total = builder.fadd(*parts)
+        total = builder.fadd(*parts, flags=_EXACT)
     return total
 
 

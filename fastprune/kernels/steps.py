@@ -46,7 +46,7 @@ from fastprune.kernels.update import update_range, update_step
 # 1.10 to 1.13 times as long with 64, 1.03 with 128, 1.01 to 1.03 with 512, and 1.09 to 1.12 undivided.
 _CHUNK = 256
 
-# Tiles of a batch of which a block of inputs is read once: those of all tiles have to stay in the second-level cache.
+# Most tiles of a batch for `step_first_layer`: one block of inputs of all tiles has to stay in the second-level cache.
 _FEW_TILES = 16
 
 # Fixed cost of a sparse line, in weights, for sharing lines among threads. The value hardly matters: 0, 2 and 32 take
@@ -298,15 +298,20 @@ def input_gradient(workspace: Workspace, layout: Layout, layer: int, values: Flo
 
 
 @inner_kernel
-def read_once(workspace: Workspace, layout: Layout, batch: Batch) -> bool:
-    """Whether `step_first_layer` does the first layer's share of a step whose batch is the same in each step."""
-    lines, entries = layout.levels[2] - layout.levels[1], layout.outputs.offsets[1]
+def reads_once(workspace: Workspace, layout: Layout, batch: Batch) -> bool:
+    """Whether `step_first_layer` does the first layer's share of a step whose batch is the same in each step.
+
+    The inputs have to be what they were, the layer walked in two blocks or more, and its rows few, or they would be
+    read more often than the inputs less. All units have to be computed: weights of the others only decay.
+    """
+    lines, starts = layout.levels[2] - layout.levels[1], layout.outputs.offsets[1]
     return (
-        layout.sparse[0] == 1
+        workspace.keep[0] == 1
+        and layout.sparse[0] == 1
+        and starts > 2 * lines
         and lines <= FEW_OUTPUTS
-        and entries > 2 * lines
+        and lines == layout.sizes[1]
         and tiles_of(batch) <= _FEW_TILES
-        and workspace.keep[0] == 1
     )
 
 
@@ -370,7 +375,7 @@ def forward_batch(
     first: int,
     team: Team,
 ) -> tuple[float, int]:
-    """Fill all of the workspace but the gradients from gathered tiles; return the batch's loss sum and hits.
+    """Fill `activations`, `mirrored` and the output rows of `deltas` from gathered tiles; return loss sum and hits.
 
     The outputs of layers before `first` are there already.
     """
@@ -457,7 +462,7 @@ def train_steps(
         if fresh:
             gather_batch(workspace, layout, samples.x, batch, team)
             wait(team)
-        first = 1 if batches == 1 and read_once(workspace, layout, batch) else 0
+        first = 1 if batches == 1 and reads_once(workspace, layout, batch) else 0
         begun = 0 if fresh else first
         loss, hits = forward_batch(workspace, layout, parameters.values, samples, batch, training.loss, begun, team)
         if team.thread == 0:

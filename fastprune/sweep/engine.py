@@ -125,8 +125,8 @@ def check_data(sweep: Sweep, data: Callable[[Settings], Data], done: Mapping[str
             raise ValueError(f"dataset: expected the same {cell.dataset!r} as {folder!r} began with, got other data")
 
 
-def prepare(workers: Workers, display: "Display", events: Events) -> None:
-    """Start all processes, and compile the kernels in one of them if they are not in the cache.
+def prepare(workers: Workers, cells: int, display: "Display", events: Events) -> None:
+    """Start a process for each of `cells`, or all, and compile the kernels in one if they are not in the cache.
 
     Processes import Numba side by side then, and this one never does. What fails here fails again in a round, which is
     reported. Raises KeyboardInterrupt after Ctrl-C.
@@ -141,7 +141,7 @@ def prepare(workers: Workers, display: "Display", events: Events) -> None:
                 raise KeyboardInterrupt
         return [future.result() for future in futures if future.exception() is None]
 
-    if not all(of_each(is_compiled, workers.count())):
+    if not all(of_each(is_compiled, min(cells, workers.count()))):
         display.say("Compiling, once: this takes 15 to 30 seconds.")
         of_each(compile_kernels, 1)
 

@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
+from fastprune.processor import this_favors_blas
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
@@ -134,6 +136,7 @@ def cluster(address: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
 
 
 def versions() -> str:
-    """Name the versions that results can depend on."""
+    """Name the versions and the kind of processor that results can depend on."""
     packages = (f"{name} {importlib.metadata.version(name)}" for name in ("fastprune", "numpy", "numba", "scipy"))
-    return f"Python {platform.python_version()}, {', '.join(packages)}"
+    favored = "BLAS" if this_favors_blas() else "sparse kernels"  # decides what is stored sparse
+    return f"Python {platform.python_version()}, {', '.join(packages)}, a processor that favors {favored}"

@@ -101,7 +101,8 @@ def run_sweep(
             done = store.load(sweep.cells)
         write_text(folder / "sweep.toml", sweep.to_toml())
         if given is None and sweep.cluster is None:
-            prepare(pool, display, events)
+            unfinished = [cell for cell in sweep.cells if not (cell.digest in done and done[cell.digest].finished)]
+            prepare(pool, len(unfinished), display, events)
         try:
             for name, about in {cell.dataset: data(cell) for cell in sweep.cells}.items():
                 display.data(name, about, sweep.axis("hidden"))
