@@ -21,8 +21,8 @@ EXECUTIONS = ("auto", "dense", "sparse")
 # The rule, from bench/test_rule.py: a layer is stored sparse below these densities, by its number of weights. Sparse
 # passes take little longer a weight than BLAS, so they win once a fair part of the weights is pruned; later in layers
 # that outgrow the caches. On an AMD EPYC (Zen 3), both take the same time at density 0.62 to 0.72 for 784-300, 0.62
-# for 1024-1024 and 0.50 for 4096-1024.
-_DENSITIES = {2**19: 0.65, 2**21: 0.6, math.inf: 0.5}
+# for 1024-1024, and 0.42 to 0.50 for 4096-1024 and 4096-4096.
+_DENSITIES = {2**19: 0.65, 2**21: 0.6, math.inf: 0.4}
 # Where the processor favors BLAS, they are multiplied by this: on an Intel server (November 2026, version
 # 0.1), 1024-1024 was slower sparse than dense at 0.5, and 784-300 at 0.68.
 _BLAS_FAVORED = 0.65
