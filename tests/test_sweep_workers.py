@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import queue
 import re
 import signal
 import socket
@@ -14,12 +15,13 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
-from sweeps import SMALL, command, outcome, run_here, workers
+from sweeps import SMALL, AtOnce, command, outcome, run_here, workers
 from tasks import die, double
 
 from fastprune.sweep import Sweep, engine, run_sweep
 from fastprune.sweep.command import main
 from fastprune.sweep.config import parse
+from fastprune.sweep.display import Display
 from fastprune.sweep.executors import Processes
 
 GRID = [*SMALL, "--rule", "percentile,std", "--seeds", "0,1,2"]
@@ -282,6 +284,40 @@ def cluster(tmp_path):
         process.kill()
         process.wait()
     log.close()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_processes_say_whether_the_kernels_are_compiled_and_one_compiles_them(monkeypatch, capsys, compiled):
+    asked, made = [], []
+    monkeypatch.setattr(engine, "is_compiled", lambda: asked.append(1) or compiled)
+    monkeypatch.setattr(engine, "compile_kernels", lambda: made.append(1))
+    team = engine.Workers(AtOnce(), lambda: 4, 1)
+    engine.prepare(team, 3, Display(quiet=False), queue.SimpleQueue())
+    assert len(asked) == 3, "one for each unfinished cell"
+    assert len(made) == (not compiled)
+    assert ("Compiling, once" in capsys.readouterr().out) == (not compiled)
+
+
+def test_a_process_that_dies_while_it_is_asked_does_not_stop_the_others():
+    with processes(2) as executor, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "is_compiled", die)
+        patch.setattr(engine, "compile_kernels", lambda: None)  # cannot be sent: fails, too
+        engine.prepare(engine.Workers(executor, lambda: 2, 1), 2, Display(quiet=True), queue.SimpleQueue())
+        assert executor.submit(double, 4).result() == 8
+
+
+def test_ctrl_c_while_processes_are_asked():
+    events = queue.SimpleQueue()
+    events.put(None)  # what deferred_interrupts puts there
+    with pytest.raises(KeyboardInterrupt):
+        engine.prepare(engine.Workers(AtOnce(), lambda: 1, 1), 1, Display(quiet=True), events)
+
+
+def test_a_finished_sweep_starts_no_process(tmp_path, monkeypatch):
+    given = parse([*SMALL, "--seeds", "0", "--out", str(tmp_path / "out")]).sweep
+    run_sweep(given, executor=AtOnce(), workers=1, quiet=True, report=False)
+    monkeypatch.setattr(Processes, "submit", lambda *_: pytest.fail("a task was handed out"))
+    assert run_sweep(given, quiet=True, report=False)[1] == []
 
 
 @pytest.mark.long
