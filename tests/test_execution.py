@@ -280,7 +280,7 @@ def test_storage_comes_back_with_a_state():
     network = trainer.network
     trainer.fit(x, y, 2)
     states, ends = [], []
-    for sparsity in (0.0, 0.5, 0.9):
+    for sparsity in (0.0, 0.7, 0.9):  # beyond where any processor's rule changes
         fp.Pruner(trainer, schedule=[0.0]).step(sparsity=sparsity)
         states.append((trainer.snapshot(), network.execution, network.masks, parameters(trainer)))
         trainer.fit(x, y, 2)

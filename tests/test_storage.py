@@ -172,7 +172,7 @@ ZEN_5 = "znver5", {"avx2": True, "avx512f": True}
 INTEL = "sapphirerapids", {"avx2": True, "avx512f": True}
 
 
-def test_blas_favored_are_known_by_what_the_processor_says_of_itself():
+def test_a_processor_that_favors_blas_is_known_by_what_it_says_of_itself():
     assert [favors_blas(*one) for one in (ZEN_3, ZEN_5, INTEL)] == [False, False, True]
     assert not favors_blas("apple-m1", {"neon": True})
     assert processor.this_favors_blas() == favors_blas(
