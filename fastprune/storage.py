@@ -316,11 +316,14 @@ def _units(sizes: list[int], patterns: list[Pattern | None]) -> list[Indices]:
 
 def _table(pointers: Ints, others: Indices, ends: int) -> Ints:
     """Return where each line's blocks begin and end, (B + 1, lines); `others` ascend within a line, below `ends`."""
-    lines, units = pointers.size - 1, _BLOCK_UNITS
+    lines = pointers.size - 1
     if lines <= FEW_OUTPUTS:
         units = min(ends, max(_FEW_LINES_UNITS, -(-_BLOCK_WEIGHTS * ends * lines // max(others.size, 1))))
+    else:
+        enough = others.size >= _BLOCK_WEIGHTS * -(-ends // _BLOCK_UNITS) * lines
+        units = _BLOCK_UNITS if enough else ends
     blocks = -(-ends // units)
-    if lines > FEW_OUTPUTS and others.size < _BLOCK_WEIGHTS * blocks * lines:
+    if blocks == 1:
         return np.stack([pointers[:-1], pointers[1:]])
     cells = np.repeat(np.arange(lines) * blocks, np.diff(pointers)) + others // units
     starts = np.searchsorted(cells, np.arange(lines * blocks + 1))
