@@ -35,8 +35,8 @@ _BLOCK_UNITS = 128
 _BLOCK_WEIGHTS = 24
 
 # A layer with few lines is always visited in blocks, as small ones as have _BLOCK_WEIGHTS weights a line on average, so
-# that lines share what they read. 10800 to 5 units at densities 1 / 0.14 / 0.02 take 1.08 / 1.02 / 1.1 times as long
-# with 128 units a block, and 1.8 / 1.3 / 1 times in one (AMD EPYC, Zen 3).
+# that lines share what they read. 10800 to 5 units at densities 1 / 0.14 / 0.02 take 1.1 / 1.05 / 1.1 to 1.5 times as
+# long with 128 units a block, and 1.5 to 1.8 / 1.2 to 1.35 / 1 times in one (AMD EPYC, Zen 3).
 _FEW_LINES_UNITS = 64
 
 _INDEX = np.int32
