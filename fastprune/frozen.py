@@ -74,24 +74,24 @@ class FrozenMLP(Network):
         read = distinct(parts[0].columns)
         parts[0] = parts[0]._replace(columns=np.searchsorted(read, parts[0].columns))
         sizes = [read.size, *self.sizes[1:]]
-        self._narrow = BYTES // self.dtype.itemsize
-        panel = WIDE * self._narrow
-        self._widest = max(_filled(size, panel) for size in sizes)
+        narrow = BYTES // self.dtype.itemsize
+        panel = WIDE * narrow
+        self._scratch = 3 * max(_filled(size, panel) for size in sizes) + narrow
         forms, structure, values = [], [read], []
         for part, fan_in, fan_out in zip(parts, sizes[:-1], sizes[1:], strict=True):
             filled = _filled(fan_out, panel)
             values.append(np.pad(part.biases, (0, filled - fan_out)))
-            cells = part.columns * filled + part.rows // self._narrow * self._narrow
+            cells = part.columns * filled + part.rows // narrow * narrow
             cells, block = np.unique(cells, return_inverse=True)
-            if filled * fan_in <= self._narrow * (cells.size + _INPUT_COST * fan_in):
+            if filled * fan_in <= narrow * (cells.size + _INPUT_COST * fan_in):
                 forms.append(PANELS)
                 panels = np.zeros((filled // panel, fan_in, panel), self.dtype)
                 panels[part.rows // panel, part.columns, part.rows % panel] = part.values
                 values.append(panels.reshape(-1))
             else:
                 forms.append(COLUMNS)
-                blocks = np.zeros((cells.size, self._narrow), self.dtype)
-                blocks[block, part.rows % self._narrow] = part.values
+                blocks = np.zeros((cells.size, narrow), self.dtype)
+                blocks[block, part.rows % narrow] = part.values
                 structure += [np.searchsorted(cells, np.arange(fan_in + 1) * filled), cells % filled]
                 values.append(blocks.reshape(-1))
         self._structure = np.concatenate([[self.n_layers, *sizes, *forms], *structure]).astype(np.int32)
@@ -105,10 +105,9 @@ class FrozenMLP(Network):
     def _logits(self, x: Floats) -> Floats:
         if len(x) > _SINGLES:
             return forward(x, self.state.values, self.state.storage.layout, Threads(1))
-        out = np.empty((len(x), self._outputs), self.dtype)
-        scratch, active = np.empty(2 * self._widest + self._narrow, self.dtype), np.empty(self._widest, np.int32)
+        out, scratch = np.empty((len(x), self._outputs), self.dtype), np.empty(self._scratch, self.dtype)
         for sample in range(len(x)):
-            kernels.forward_one(out, scratch, active, x, sample, self._structure, self._columns, self._code)
+            kernels.forward_one(out, scratch, x, sample, self._structure, self._columns, self._code)
         return out
 
 

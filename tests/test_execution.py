@@ -184,7 +184,7 @@ def all_threads_work(monkeypatch):
     monkeypatch.setattr(spans, "_THREAD_FLOP", 1)
 
 
-BIG = (40, 600, 530, 3)  # dense layers that are cut into chunks
+BIG = (40, 800, 780, 3)  # dense layers that are cut into chunks
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The forward pass of a single sample: no tile, and no work for inputs and activations that are 0."""
 
+import numpy as np
+
 from fastprune.kernels.activation import activate_forward
 from fastprune.kernels.constants import BYTES, PANELS, WIDE
 from fastprune.kernels.jit import kernel
@@ -9,22 +11,23 @@ from fastprune.kernels.simd import item, load, load_wide, multiply_add, store
 
 @kernel
 def forward_one(
-    out: Floats, scratch: Floats, active: Indices, x: Floats, sample: int, structure: Indices, values: Floats, code: int
+    out: Floats, scratch: Floats, x: Floats, sample: int, structure: Indices, values: Floats, code: int
 ) -> None:
     """Fill row `sample` of `out` with its logits. out (N, K), x (N, F); `code` is the hidden layers' activation.
 
     The network is packed into two vectors, because each argument is expensive in such a short call. `structure` holds
     the number of layers L, the sizes of the L + 1 levels, the form of each layer, the features that are read (the
     first level), and what each layer's form needs. `values` holds, layer by layer, the biases, padded to panels, and
-    the weights. A panel is as many outputs as 256 bytes hold. `scratch` (two rows of the widest level, padded, plus 64
-    bytes) and `active` (one row) are overwritten.
+    the weights. A panel is as many outputs as 256 bytes hold. `scratch` (three rows of the widest level, padded to
+    panels, plus 64 bytes) is overwritten.
     """
     layers = structure[0]
     narrow = BYTES // scratch.itemsize
     panel = WIDE * narrow
+    width = (scratch.size - narrow) // 3
+    active = scratch[:width].view(np.int32)
     # Start at a 64-byte boundary: a sum that straddles two cache lines is slow to store and reload.
-    aligned = -(scratch.ctypes.data // scratch.itemsize) % narrow
-    width = (scratch.size - narrow) // 2
+    aligned = width + -(scratch[width:].ctypes.data // scratch.itemsize) % narrow
     at, value = 2 * layers + 2, 0
     for i in range(structure[1]):
         scratch[aligned + i] = item(x, sample * x.shape[1] + item(structure, at + i))

@@ -42,9 +42,10 @@ from fastprune.kernels.team import share, wait
 from fastprune.kernels.tile import as_tile, gather, lanes_for
 from fastprune.kernels.update import update_range, update_step
 
-# Rows of a dense product that are never divided. On two threads of an AMD EPYC, a dense step of 784-1024-1024-10 takes
-# 1.10 to 1.13 times as long with 64, 1.03 with 128, 1.01 to 1.03 with 512, and 1.09 to 1.12 undivided.
-_CHUNK = 256
+# Rows of a dense product that are never divided. On an AMD EPYC (Zen 3), dense steps take 1.01 to 1.02 times as long
+# with 256 on one thread, and 1.04 to 1.12 times on two, where 784 rows make three chunks. With 512 they make one:
+# 784-300-100-10 then gains nothing from a second thread's share of the first layer's gradient, and takes 1.25 times.
+_CHUNK = 384
 
 # Most tiles of a batch for `step_first_layer`: one block of inputs of all tiles has to stay in the second-level cache.
 _FEW_TILES = 16
