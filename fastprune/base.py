@@ -211,6 +211,11 @@ class Network:
         return self.state.storage.layer_live_weights
 
     @property
+    def live_inputs(self) -> Ints:
+        """Indices of the inputs that an output depends on, ascending: those on a path of live weights to one."""
+        return np.flatnonzero(self.state.storage.paths().units[0])
+
+    @property
     def sparsity(self) -> float:
         """Fraction of all weights that are pruned, in [0, 1]; 1 only if no weight is live."""
         return (self.total_weights - self.live_weights) / self.total_weights
@@ -231,7 +236,7 @@ class Network:
 
         Parameters
         ----------
-        x : array_like (N, F)
+        x : array_like or SciPy sparse array (N, F)
             Samples.
 
         Returns
@@ -260,7 +265,7 @@ class Network:
 
         Parameters
         ----------
-        x : array_like (N, F)
+        x : array_like or SciPy sparse array (N, F)
             Samples.
 
         Returns
@@ -297,7 +302,7 @@ class Network:
 
         Parameters
         ----------
-        x : array_like (N, F)
+        x : array_like or SciPy sparse array (N, F)
             Samples.
 
         Returns

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune import kernels
-from fastprune.kernels.layout import Floats, Ints
+from fastprune.kernels.layout import Features, Floats, Ints
 
 
 def shown(value: Any) -> str:
@@ -218,14 +218,15 @@ def _one_each(name: str, value: Any, count: int) -> list[Any]:
     return items
 
 
-def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
-    """Return `x` as an (N, features) array of `dtype` with N at least 1."""
+def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Any:
+    """Return `x` as (N, features) of `dtype`, N at least 1: an array, or a SciPy `csr_array` if `x` is sparse."""
     if type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == features and x.size:
         floats: Floats = x
         if floats.flags.carray and kernels.all_finite(floats.reshape(-1)):
             return floats  # fast path: predicting one sample takes only a few microseconds
     expected = f"finite numbers of shape (N, {features})"
-    array = _numeric(name, x, expected)
+    sparse = hasattr(x, "tocsr")
+    array: Any = _csr(name, x, dtype, expected) if sparse else _numeric(name, x, expected)
     if array.ndim != 2 or array.shape[1] != features:
         advice = ""
         if array.shape == (features,):
@@ -235,7 +236,37 @@ def samples(name: str, x: Any, features: int, dtype: npt.DTypeLike) -> Floats:
         raise ValueError(f"{name}: expected {expected}, got shape {array.shape}{advice}")
     if array.shape[0] == 0:
         raise ValueError(f"{name}: expected at least one sample, got none")
+    if sparse:
+        _floats(name, array.data, dtype, expected)
+        return array
     return _floats(name, array, dtype, expected)
+
+
+def _csr(name: str, x: Any, dtype: npt.DTypeLike, expected: str) -> Any:
+    """Return a sparse array or matrix of SciPy as a `csr_array` of `dtype`, each element at most once."""
+    from scipy.sparse import csr_array  # imported here because it takes as long as importing all of fastprune
+
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected {expected}, got dtype {x.dtype}")
+    with np.errstate(over="ignore"):  # an overflow is found later
+        csr = csr_array(x, dtype=dtype)
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    return csr
+
+
+def sample_weight(name: str, value: Any, count: int) -> npt.NDArray[np.float64]:
+    """Return `value` as weights of `count` samples, scaled to be 1 on average; None means 1 for all."""
+    if value is None:
+        return np.ones(count)
+    expected = f"numbers of at least 0 of shape ({count},), not all of them zero"
+    weights = _floats(name, _numeric(name, value, expected, shape=(count,)), np.float64, expected)
+    if weights.min() < 0 or not weights.any():
+        raise ValueError(f"{name}: expected {expected}, got values from {weights.min():g} to {weights.max():g}")
+    parts = weights / weights.max()  # their sum cannot overflow
+    scaled: npt.NDArray[np.float64] = parts * (count / parts.sum())
+    return scaled
 
 
 def whole(array: npt.NDArray[Any]) -> bool:
@@ -301,15 +332,20 @@ def labels(name: str, y: Any, count: int, outputs: int, loss: str, dtype: npt.DT
 _SCALES = 0.01, 10.0  # generous bounds for features that train well
 
 
-def scale(x: Floats) -> str | None:
-    """Return a warning if the features of samples (N, F) are far from scale 1, else None."""
-    largest = float(np.abs(x).max())
+def scale(features: Features) -> str | None:
+    """Return a warning if the features of samples are far from scale 1, else None."""
+    x = features.values if features.starts.size else features.dense
+    largest = float(np.abs(x).max(initial=0))
     if 0 < largest < _SCALES[0]:
         return f"features are far from scale 1 (at most {largest:.3g}), so training may be slow. Scale them up"
     if largest <= _SCALES[1]:
         return None
     parts = x / largest
-    size = largest * float(np.sqrt(np.einsum("nf,nf->f", parts, parts, dtype=np.float64).max() / len(x)))
+    if x.ndim == 1:
+        squares = np.bincount(features.columns, parts**2)
+    else:
+        squares = np.einsum("nf,nf->f", parts, parts, dtype=np.float64)
+    size = largest * float(np.sqrt(squares.max() / len(features.dense)))
     if size <= _SCALES[1]:
         return None
     return (

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune import check, kernels
-from fastprune.inference import forward
+from fastprune.inference import features_of, forward, rows_of
 from fastprune.kernels.constants import LANES, WATCH
 from fastprune.kernels.layout import Floats, Samples
 from fastprune.network import LOSSES, MLP
@@ -42,18 +42,27 @@ def loss_of(network: MLP, y: npt.ArrayLike, named: str | None = None) -> str:
     return known or named or check.infer_loss("y", y, network.sizes[-1])
 
 
-def checked_samples(network: MLP, name: str | tuple[str, str], pair: LabelledSet, loss: str) -> Samples:
+def checked_samples(
+    network: MLP,
+    name: str | tuple[str, str],
+    pair: LabelledSet,
+    loss: str,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Samples:
     """Validate (x, y) for this loss; error messages use `name` for the pair or, if a tuple, for its two parts."""
     x_name, y_name = name if isinstance(name, tuple) else (f"{name}[0]", f"{name}[1]")
     x, y = check.pair(name if isinstance(name, str) else name[0], pair)
     x = check.samples(x_name, x, network.sizes[0], network.dtype)
-    return Samples(x, *check.labels(y_name, y, len(x), network.sizes[-1], loss, network.dtype))
+    labels, targets = check.labels(y_name, y, x.shape[0], network.sizes[-1], loss, network.dtype)
+    return Samples(features_of(x), labels, targets, check.sample_weight("sample_weight", sample_weight, x.shape[0]))
 
 
-def training_set(network: MLP, x: npt.ArrayLike, y: npt.ArrayLike, loss: str, seed: int) -> TrainingSet:
-    """Check x and y; `seed` selects the watched samples."""
-    samples = checked_samples(network, ("x", "y"), (x, y), loss)
-    count = len(samples.x)
+def training_set(
+    network: MLP, x: npt.ArrayLike, y: npt.ArrayLike, loss: str, seed: int, sample_weight: npt.ArrayLike | None = None
+) -> TrainingSet:
+    """Check x, y and their weights; `seed` selects the watched samples."""
+    samples = checked_samples(network, ("x", "y"), (x, y), loss, sample_weight)
+    count = samples.weights.size
     if count <= _WATCHED:
         return TrainingSet(samples, samples)
     order = np.empty(count, np.int64)
@@ -64,12 +73,13 @@ def training_set(network: MLP, x: npt.ArrayLike, y: npt.ArrayLike, loss: str, se
 
 def part_of(samples: Samples, index: npt.NDArray[np.int64] | slice) -> Samples:
     """Return a subset of the samples."""
-    return Samples(*(array[index] if array.size else array for array in samples))
+    features, *others = samples
+    return Samples(rows_of(features, index), *(array[index] if array.size else array for array in others))
 
 
 def evaluate(state: State, samples: Samples, loss: str, threads: Threads) -> Evaluation:
     """Evaluate a state on checked samples."""
-    count, values, layout = len(samples.x), state.values, state.storage.layout
+    count, values, layout = samples.weights.size, state.values, state.storage.layout
     order = np.arange(count)
     total, right = 0.0, 0
     predicted = []
@@ -77,13 +87,13 @@ def evaluate(state: State, samples: Samples, loss: str, threads: Threads) -> Eva
     size = max(LANES, _LOGITS // int(layout.sizes[-1]) // LANES * LANES)
     for start in range(0, count, size):
         stop = min(start + size, count)
-        logits = forward(samples.x[start:stop], values, layout, threads)
+        logits = forward(rows_of(samples.features, slice(start, stop)), values, layout, threads)
         out = np.ascontiguousarray(logits.T)
         part = kernels.loss_and_gradient(np.empty_like(out), out, samples, order, start, stop, 1.0, LOSSES[loss])
         total, right = total + part[0], right + part[1]
         if loss != "mean_squared_error":
             predicted.append(logits.argmax(axis=1) if loss == "softmax_cross_entropy" else logits > 0)
-    mean = total / count
+    mean = total / float(samples.weights.sum())
     if loss == "mean_squared_error":
         return Evaluation(mean, None, collapsed=False, one_answer=False)
     first = predicted[0][0]
@@ -108,19 +118,20 @@ def evaluate_training(
 
 def labels_differ(samples: Samples) -> bool:
     """Whether no single answer is right for all samples."""
-    labels = samples.labels if samples.labels.size else samples.targets
+    labels = (samples.labels if samples.labels.size else samples.targets)[samples.weights > 0]
     return bool((labels != labels[0]).any())
 
 
 def _has_learned_nothing(mean: float, samples: Samples, loss: str) -> bool:
     """Whether one answer for all samples could reach the mean loss, within 1 %."""
     if loss == "softmax_cross_entropy":
-        frequencies = np.bincount(samples.labels) / len(samples.labels)
+        frequencies = np.bincount(samples.labels, samples.weights) / samples.weights.sum()
         return mean >= _COLLAPSE * float(_entropy(frequencies).sum())
-    yes = samples.targets.mean(axis=0, dtype=np.float64)
-    entropy = float((_entropy(yes) + _entropy(1 - yes)).mean())
     targets = samples.targets.astype(np.float64)
-    least = float((_entropy(targets) + _entropy(1 - targets)).mean())  # 0, unless labels lie between 0 and 1
+    yes = np.average(targets, axis=0, weights=samples.weights)
+    entropy = float((_entropy(yes) + _entropy(1 - yes)).mean())
+    # 0, unless labels lie between 0 and 1
+    least = float(np.average((_entropy(targets) + _entropy(1 - targets)).mean(axis=1), weights=samples.weights))
     return mean - least >= _COLLAPSE * (entropy - least)
 
 

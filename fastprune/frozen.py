@@ -7,7 +7,7 @@ import numpy as np
 from fastprune import kernels
 from fastprune.allocation import distinct
 from fastprune.base import Layer, Network
-from fastprune.inference import forward
+from fastprune.inference import features_of, forward
 from fastprune.kernels.constants import BYTES, COLUMNS, PANELS, WIDE
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.state import State
@@ -103,8 +103,8 @@ class FrozenMLP(Network):
         return FrozenMLP, (self.state, self.loss)
 
     def _logits(self, x: Floats) -> Floats:
-        if len(x) > _SINGLES:
-            return forward(x, self.state.values, self.state.storage.layout, Threads(1))
+        if x.shape[0] > _SINGLES or not isinstance(x, np.ndarray):
+            return forward(features_of(x), self.state.values, self.state.storage.layout, Threads(1))
         out, scratch = np.empty((len(x), self._outputs), self.dtype), np.empty(self._scratch, self.dtype)
         for sample in range(len(x)):
             kernels.forward_one(out, scratch, x, sample, self._structure, self._columns, self._code)

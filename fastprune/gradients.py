@@ -57,14 +57,14 @@ class MeanGradient:
         return Gradient(weights, [values[low:high].copy() for low, high in pairwise(storage.layout.biases.tolist())])
 
     def _of(self, state: State) -> State:
-        layout, values, count = state.storage.layout, state.values, len(self._samples.x)
+        layout, values, count = state.storage.layout, state.values, self._samples.weights.size
         total, part = np.zeros(values.size), np.zeros_like(values)
         tiles = min(_TILES, max(1, _BYTES // (2 * int(layout.rows[-1]) * LANES * values.itemsize)))
         space = workspace(np.arange(count), tiles, layout, values.dtype, training=True)
         with Threads(self._threads) as threads, one_blas_thread():
             for start in range(0, count, tiles * LANES):
                 batch = part_of(self._samples, slice(start, start + tiles * LANES))
-                size = len(batch.x)
+                size = batch.weights.size
                 code = LOSSES[self._loss]
                 threads.run(functools.partial(kernels.batch_gradient, part, space, layout, values, batch, code))
                 total += part * (size / count)

@@ -18,7 +18,7 @@ from fastprune.allocation import choose, erdos_renyi
 from fastprune.base import ACTIVATIONS, FORMAT, Network
 from fastprune.files import read_npz
 from fastprune.frozen import FrozenMLP, freeze
-from fastprune.inference import forward
+from fastprune.inference import features_of, forward
 from fastprune.kernels.constants import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.state import State
@@ -244,12 +244,12 @@ class MLP(check.Checked, Network):
 
         The fair measure for comparing pruning methods (Vysogorets and Kempe 2023), because such weights do no work.
         """
-        return (self.total_weights - self.state.storage.paths()[0]) / self.total_weights
+        return (self.total_weights - self.state.storage.paths().weights) / self.total_weights
 
     @property
     def dead_units(self) -> list[int]:
         """Number of units in each hidden layer that are on no path of live weights; `freeze` drops them."""
-        return self.state.storage.paths()[1]
+        return self.state.storage.paths().dead_units
 
     def freeze(self) -> FrozenMLP:
         """Return an inference-only copy of the parts that the outputs depend on.
@@ -273,7 +273,7 @@ class MLP(check.Checked, Network):
 
     def _logits(self, x: Floats) -> Floats:
         state = self.state
-        return forward(x, state.values, state.storage.layout, Threads(1))
+        return forward(features_of(x), state.values, state.storage.layout, Threads(1))
 
 
 class _Settings(NamedTuple):

@@ -272,6 +272,7 @@ class Pruner(check.Checked):
         restarts: bool = True,
         rewind_to: State | None = None,
         rounds: int | None = None,
+        sample_weight: ArrayLike | None = None,
         validation: LabelledSet | None = None,
         test: LabelledSet | None = None,
         callback: Callback | None = None,
@@ -310,6 +311,8 @@ class Pruner(check.Checked):
             state are reset to it (weight rewinding; Frankle et al. 2020, Renda et al. 2020).
         rounds : int, optional
             Maximum number of rounds, at least 0; by default all that are left.
+        sample_weight : array_like (N,), optional
+            Factor on each sample's loss, as for `Trainer.fit`.
         validation : (x, y), optional
             Held-out set. It is evaluated and selects the best state of each retraining, as in `Trainer.fit`.
         test : (x, y), optional
@@ -368,7 +371,7 @@ class Pruner(check.Checked):
                 raise ValueError("rewind_to: with a grower, expected a state with all weights live, got a pruned one")
         loss = loss_of(network, y)
         plan = Plan(
-            data=training_set(network, x, y, loss, trainer.seed),
+            data=training_set(network, x, y, loss, trainer.seed, sample_weight),
             loss=loss,
             validation=None if validation is None else checked_samples(network, "validation", validation, loss),
             test=None if test is None else checked_samples(network, "test", test, loss),

@@ -191,7 +191,7 @@ def prune(pruner: Pruner, selection: Selection, rule: str, scope: str, requested
     events += [Event("kept more than asked", layer) for layer in selection.held_back]
     emptied = [layer for layer, live in enumerate(after) if live == 0 < before[layer]]
     events += [Event("layer emptied", layer) for layer in emptied]
-    working, dead = pruned.storage.paths()
+    paths = pruned.storage.paths()
     prunable, live = sum(sizes[layer] for layer in layers), sum(after[layer] for layer in layers)
     weights = state.values[: state.storage.layout.biases[0]]
     record = PruneRecord(
@@ -202,8 +202,8 @@ def prune(pruner: Pruner, selection: Selection, rule: str, scope: str, requested
         sparsity=(total - sum(after)) / total,
         prunable_sparsity=(prunable - live) / prunable if prunable else 0.0,
         layer_sparsity=tuple((size - left) / size for size, left in zip(sizes, after, strict=True)),
-        effective_sparsity=(total - working) / total,
-        dead_units=tuple(dead),
+        effective_sparsity=(total - paths.weights) / total,
+        dead_units=tuple(paths.dead_units),
         removed=int(removed.size),
         grown=sum(positions.size for positions in selection.grown.values()),
         live=sum(after),

@@ -52,7 +52,7 @@ def prepare(
 ) -> Callable[[Floats, Ints, Floats, int], int]:
     """Return a function that runs a span of steps on `state` with the trainer's present settings."""
     layout = state.storage.layout
-    space = workspace(np.arange(len(samples.x)), -(-batch // LANES), layout, state.values.dtype, training=True)
+    space = workspace(np.arange(samples.weights.size), -(-batch // LANES), layout, state.values.dtype, training=True)
     gradient = np.zeros_like(state.values)
     parameters = Parameters(state.values, state.storage.live, gradient, state.velocity, state.square)
     update = Update(OPTIMIZERS[trainer.optimizer], trainer.momentum, trainer.nesterov, trainer.l1, trainer.l2)

@@ -59,6 +59,18 @@ class Pattern(NamedTuple):
     columns: Indices  # input of each weight
 
 
+class Paths(NamedTuple):
+    """What is on paths of live weights from an input to an output."""
+
+    weights: int  # their number
+    units: list[npt.NDArray[np.bool_]]  # marks of each level
+
+    @property
+    def dead_units(self) -> list[int]:
+        """Number of units in each hidden level that are on no path."""
+        return [int(np.count_nonzero(~level)) for level in self.units[1:-1]]
+
+
 @dataclass(frozen=True)
 class Storage:
     """Where the parameters lie. Sparse layers store only live weights."""
@@ -185,11 +197,8 @@ class Storage:
                 found[f"gaps_{layer}"] = gaps.astype(np.min_scalar_type(int(gaps.max(initial=0))))
         return found
 
-    def paths(self) -> tuple[int, list[int]]:
-        """Count the live weights on paths of live weights from an input to an output, and the dead units of each level.
-
-        A hidden unit is dead if no such path leads through it.
-        """
+    def paths(self) -> Paths:
+        """Find the weights and units on paths of live weights from an input to an output."""
         ends = [np.divmod(self.positions(layer), fan_in) for layer, fan_in in enumerate(self.sizes[:-1])]
         reached, leading = [np.ones(self.sizes[0], bool)], [np.ones(self.sizes[-1], bool)]
         for size, (rows, columns) in zip(self.sizes[1:], ends, strict=True):
@@ -200,8 +209,7 @@ class Storage:
             int(np.count_nonzero(below[columns] & above[rows]))
             for (rows, columns), below, above in zip(ends, reached[:-1], leading[1:], strict=True)
         )
-        dead = [int(np.count_nonzero(~(to & on))) for to, on in zip(reached, leading, strict=True)]
-        return count, dead[1:-1]
+        return Paths(count, [to & on for to, on in zip(reached, leading, strict=True)])
 
 
 def _marked(size: int, indices: Ints | Indices) -> npt.NDArray[np.bool_]:

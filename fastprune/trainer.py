@@ -165,6 +165,7 @@ class Trainer(check.Checked):
         learning_rate: float | None = None,
         learning_rate_schedule: str | LearningRates | None = None,
         loss: str | None = None,
+        sample_weight: ArrayLike | None = None,
         validation: LabelledSet | None = None,
         callback: Callback | None = None,
         progress: bool = False,
@@ -179,8 +180,8 @@ class Trainer(check.Checked):
 
         Parameters
         ----------
-        x : array_like (N, F)
-            Training samples: any real numbers, converted to the network's dtype.
+        x : array_like or SciPy sparse array (N, F)
+            Training samples: any real numbers, converted to the network's dtype. A sparse array is never made dense.
         y : array_like
             Labels: whole numbers (N,) in 0 .. K-1, or floats or 0/1 labels, (N, K) or, for one output, (N,). If no loss
             is named, the labels decide it; see `MLP`.
@@ -192,6 +193,9 @@ class Trainer(check.Checked):
             Learning-rate schedule of this fit, instead of the trainer's.
         loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"} or None, default None
             Loss for a network that has none yet.
+        sample_weight : array_like (N,) or None, default None
+            Factor on each sample's loss, at least 0. Only ratios count: weights are scaled to be 1 on average. A weight
+            of 2 is like a second copy of the sample, but accuracies count each sample once.
         validation : (x, y) or None, default None
             Held-out set.
         callback : callable or None, default None
@@ -232,9 +236,9 @@ class Trainer(check.Checked):
         rate, schedule = self._rate(learning_rate, learning_rate_schedule)
         check.callback("callback", callback, "a Progress")
         loss = loss_of(self.network, y, loss)
-        data = training_set(self.network, x, y, loss, self.seed)
+        data = training_set(self.network, x, y, loss, self.seed, sample_weight)
         held_out = None if validation is None else checked_samples(self.network, "validation", validation, loss)
-        if fault := check.scale(data.watched.x):
+        if fault := check.scale(data.watched.features):
             warnings.warn(f"x: {fault}", TrainingWarning, stacklevel=2)
         with shown(check.boolean("progress", progress), callback) as told:
             history = train(self, data, loss, epochs, rate, schedule, held_out, told)
@@ -247,15 +251,17 @@ class Trainer(check.Checked):
             )
         return history
 
-    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
+    def evaluate(self, x: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Evaluation:
         """Compute loss and accuracy of the network on labelled samples.
 
         Parameters
         ----------
-        x : array_like (N, F)
+        x : array_like or SciPy sparse array (N, F)
             Samples.
         y : array_like
             Labels, as for `fit`.
+        sample_weight : array_like (N,) or None, default None
+            Factor on each sample's loss, as for `fit`.
 
         Returns
         -------
@@ -275,19 +281,23 @@ class Trainer(check.Checked):
         1.0986
         """
         loss = loss_of(self.network, y)
-        samples = checked_samples(self.network, ("x", "y"), (x, y), loss)
+        samples = checked_samples(self.network, ("x", "y"), (x, y), loss, sample_weight)
         with Threads(self.n_jobs) as threads:
             return evaluate(self.network.state, samples, loss, threads)
 
-    def gradient(self, x: ArrayLike, y: ArrayLike, *, pruned: bool = False) -> Gradient:
+    def gradient(
+        self, x: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, pruned: bool = False
+    ) -> Gradient:
         """Compute the gradient of the mean loss on labelled samples, without penalties and dropout.
 
         Parameters
         ----------
-        x : array_like (N, F)
+        x : array_like or SciPy sparse array (N, F)
             Samples.
         y : array_like
             Labels, as for `fit`.
+        sample_weight : array_like (N,) or None, default None
+            Factor on each sample's loss, as for `fit`.
         pruned : bool, default False
             Whether to compute the gradient of pruned weights too, which is 0 otherwise. This takes as long as for a
             dense network. The returned arrays take a dense network's memory either way.
@@ -311,7 +321,7 @@ class Trainer(check.Checked):
         (6.0, 2.0)
         """
         loss = loss_of(self.network, y)
-        samples = checked_samples(self.network, ("x", "y"), (x, y), loss)
+        samples = checked_samples(self.network, ("x", "y"), (x, y), loss, sample_weight)
         found = MeanGradient(self.network.state, "x", samples, loss, self.n_jobs)
         return found.by_layer(check.boolean("pruned", pruned))
 

@@ -70,7 +70,7 @@ def train(
     """
     trainer._check_nesterov()
     network, samples = trainer.network, data.samples
-    count = len(samples.x)
+    count = samples.weights.size
     batch = count if trainer.batch_size is None else min(trainer.batch_size, count)
     batches = -(-count // batch)
     steps = epochs * batches

@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import pytest
 import reference
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
@@ -12,7 +13,7 @@ from networks import prune_at
 import fastprune as fp
 from fastprune.base import ACTIVATIONS
 from fastprune.blas import one_blas_thread
-from fastprune.inference import workspace
+from fastprune.inference import features_of, workspace
 from fastprune.kernels import activation, linear, loss, random, select, simd, steps, tile, update
 from fastprune.kernels.constants import DROPOUT, LENGTH, SHUFFLE
 from fastprune.kernels.layout import Parameters, Samples, Span, Team, Training, Update
@@ -108,6 +109,11 @@ def test_gather_fills_its_lanes_of_its_blocks_and_no_others(dtype, start, stop, 
         expected[rows, first : first + 16] = whole[rows, first : first + 16]
         gather(out, x, order, blocks, start, stop, first, first + 16)
         np.testing.assert_array_equal(out, expected)
+        sparse = np.full((40, lanes), 7, dtype)
+        features = features_of(scipy.sparse.csr_array(np.where(x > 0, x, 0)))
+        tile.gather_sparse(sparse, features, order, np.array(blocks, np.int32), start, stop, first, first + 16)
+        np.testing.assert_array_equal(sparse[rows], np.maximum(expected[rows], 0))
+        np.testing.assert_array_equal(np.delete(sparse, range(first, first + 16), 1), 7)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -605,6 +611,10 @@ def labelled(name, count, outputs, dtype):
     return labels, targets.astype(dtype)
 
 
+def samples_of(x, labels, targets, weights=None):
+    return Samples(features_of(x), labels, targets, np.ones(len(x)) if weights is None else weights)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("outputs", [1, 2, 7])
 def test_loss(dtype, name, outputs):
@@ -614,15 +624,20 @@ def test_loss(dtype, name, outputs):
     out = 3 * normal(outputs, 16, dtype=dtype)
     frozen = Frozen(out, labels, targets, order)
     dout = np.full_like(out, np.nan)
-    samples = Samples(np.empty((count, 1), dtype), labels, targets)
+    weights = np.random.default_rng(3).integers(0, 4, count) / 2
+    samples = samples_of(np.empty((count, 1), dtype), labels, targets, weights)
     total, hits = loss.loss_and_gradient(dout, out, samples, order, start, stop, 0.25, LOSSES[name])
 
     y = labels if name == "softmax_cross_entropy" else targets.astype(float)
-    chosen = y[order[start:stop]]
-    expected = reference.LOSSES[name](out[:, : stop - start].astype(float), chosen if y.ndim == 1 else chosen.T)
-    assert total == pytest.approx(expected[0], rel=1e-6 if dtype == "float32" else 1e-12)
-    np.testing.assert_allclose(dout[:, : stop - start], 0.25 * expected[1], **TOLERANCE[dtype])
-    assert hits == expected[2]
+    losses, gradients, right = [], [], 0
+    for t, sample in enumerate(order[start:stop]):
+        one = reference.LOSSES[name](out[:, [t]].astype(float), y[[sample]].T)
+        losses.append(weights[sample] * one[0])
+        gradients.append(0.25 * weights[sample] * one[1])
+        right += one[2]
+    assert total == pytest.approx(sum(losses), rel=1e-6 if dtype == "float32" else 1e-12)
+    np.testing.assert_allclose(dout[:, : stop - start], np.hstack(gradients), **TOLERANCE[dtype])
+    assert hits == right
     assert not dout[:, stop - start :].any(), "spare lanes have no gradient"
     frozen.check()
 
@@ -631,7 +646,7 @@ def test_loss(dtype, name, outputs):
 def test_loss_gradient_is_the_slope(name):
     labels, targets = labelled(name, 16, 3, "float64")
     order, out, h = np.arange(16), normal(3, 16), 1e-6
-    samples = Samples(np.empty((16, 1)), labels, targets)
+    samples = samples_of(np.empty((16, 1)), labels, targets)
 
     def summed(logits):
         return loss.loss_and_gradient(np.empty_like(logits), logits, samples, order, 0, 16, 1.0, LOSSES[name])[0]
@@ -648,7 +663,7 @@ def test_loss_gradient_is_the_slope(name):
 def test_loss_of_huge_logits_is_finite_and_right(dtype, name):
     out = np.array([[1000.0, -1000.0]], dtype).repeat(2, axis=0)
     out[1] *= -1
-    samples = Samples(np.empty((2, 1), dtype), np.array([0, 0]), np.array([[1, 0], [1, 0]], dtype))
+    samples = samples_of(np.empty((2, 1), dtype), np.array([0, 0]), np.array([[1, 0], [1, 0]], dtype))
     total, _ = loss.loss_and_gradient(np.empty_like(out), out, samples, np.arange(2), 0, 2, 1.0, LOSSES[name])
     # Right by a margin of 2000 (1000) for the first sample, wrong by it for the second.
     assert total == pytest.approx(2000 if name == "softmax_cross_entropy" else 1000)
@@ -752,7 +767,7 @@ def small(name, dtype, activation="relu", sizes=(7, 6, 5, 3), count=23, executio
     dead = np.random.default_rng(1).random(network.total_weights) < 0.3
     prune_at(network, np.flatnonzero(dead))
     labels, targets = labelled(name, count, sizes[-1], dtype)
-    samples = Samples(normal(count, sizes[0], dtype=dtype), labels, targets)
+    samples = samples_of(normal(count, sizes[0], dtype=dtype), labels, targets)
     return network, samples
 
 
@@ -763,7 +778,11 @@ def run_steps(
     zeros = np.zeros_like(network.state.values)
     velocity = zeros.copy() if velocity is None else velocity
     scratch = workspace(
-        np.arange(len(samples.x)), -(-batch // 64), network.state.storage.layout, network.dtype, training=True
+        np.arange(len(samples.features.dense)),
+        -(-batch // 64),
+        network.state.storage.layout,
+        network.dtype,
+        training=True,
     )
     for array in (scratch.inputs, scratch.activations, scratch.deltas, scratch.losses):
         array[:] = np.nan
@@ -806,7 +825,9 @@ def test_one_step_agrees_with_the_twin(dtype, name, activation, count, execution
     network, samples = small(name, dtype, activation, count=count, execution=execution)
     weights, biases = split(network, network.state.values)
     y = samples.labels if name == "softmax_cross_entropy" else samples.targets.astype(float)
-    total, hits, dweights, dbiases = reference.gradients(samples.x.astype(float), y, weights, biases, activation, name)
+    total, hits, dweights, dbiases = reference.gradients(
+        samples.features.dense.astype(float), y, weights, biases, activation, name
+    )
     before, frozen = (
         network.state.values.copy(),
         Frozen(*samples, network.state.storage.live, *network.state.storage.layout[:4]),
@@ -836,7 +857,7 @@ def test_one_step_agrees_with_the_twin(dtype, name, activation, count, execution
 
 def slopes(network, samples, chosen, **settings):
     """The slopes of the mean loss along some parameters, by differences, and what the kernel says of them."""
-    values, count = network.state.values.copy(), len(samples.x)
+    values, count = network.state.values.copy(), len(samples.features.dense)
 
     def run(changed):
         network.state.values[:] = changed
@@ -871,7 +892,7 @@ def test_what_a_step_drops_is_what_the_twin_drops(execution):
     """150 samples in three tiles: each layer, unit and sample has a number of its own."""
     network, samples = small("softmax_cross_entropy", "float64", "tanh", count=150, execution=execution)
     key = reference.derive(reference.derive(11, DROPOUT), 0)
-    out = reference.dropout(samples.x.T, reference.derive(key, 0), 0, 0.8)
+    out = reference.dropout(samples.features.dense.T, reference.derive(key, 0), 0, 0.8)
     for layer, (w, b) in enumerate(zip(*split(network, network.state.values), strict=True)):
         z = reference.dense_forward(out, w, b)
         keep = (0.6, 0.75, 1.0)[layer]
@@ -893,7 +914,7 @@ def test_batches_cover_each_epoch_in_a_new_order(optimizer, execution):
         if number % 3 == 0:
             order = reference.shuffle(23, reference.derive(reference.derive(11, SHUFFLE), number))
         chosen = order[10 * (number % 3) : 10 * (number % 3) + 10]
-        x, y = samples.x[chosen], samples.labels[chosen]
+        x, y = samples.features.dense[chosen], samples.labels[chosen]
         total, _, *gradients = reference.gradients(x, y, *split(network, w), "relu", "softmax_cross_entropy")
         g = join(network, *gradients)
         expected.append(total)
@@ -923,8 +944,12 @@ def test_the_order_of_samples_in_tiles_does_not_matter(execution):
     one, samples = small("softmax_cross_entropy", "float64", count=150, execution=execution)
     other, _ = small("softmax_cross_entropy", "float64", count=150, execution=execution)
     run_steps(one, samples, [0.1] * 4, batch=150)
+    x, labels = samples.features.dense[::-1].copy(), samples.labels[::-1].copy()
     run_steps(
-        other, samples._replace(x=samples.x[::-1].copy(), labels=samples.labels[::-1].copy()), [0.1] * 4, batch=150
+        other,
+        samples_of(x, labels, samples.targets),
+        [0.1] * 4,
+        batch=150,
     )
     np.testing.assert_allclose(one.state.values, other.state.values, rtol=1e-11, atol=1e-14)
 
@@ -948,5 +973,7 @@ def test_a_loss_that_is_not_finite_ends_the_call_before_its_update(dtype, bad):
 @pytest.mark.parametrize("count", [1, 16, 65, 130])
 def test_forward_samples(dtype, name, count, execution):
     network, samples = small("mean_squared_error", dtype, name, count=count, execution=execution)
-    expected = reference.forward(samples.x.astype(float), *split(network, network.state.values), name)[1][-1].T
-    np.testing.assert_allclose(network.logits(samples.x), expected, **TOLERANCE[dtype])
+    expected = reference.forward(samples.features.dense.astype(float), *split(network, network.state.values), name)[1][
+        -1
+    ].T
+    np.testing.assert_allclose(network.logits(samples.features.dense), expected, **TOLERANCE[dtype])

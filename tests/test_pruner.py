@@ -568,7 +568,7 @@ def test_a_state_is_evaluated_once(digits, monkeypatch, held_out):
         real = module.evaluate
 
         def counted(state, samples, *rest, real=real):
-            seen.append((int(state.updates[0]), len(state.storage.live), len(samples.x)))
+            seen.append((int(state.updates[0]), len(state.storage.live), samples.weights.size))
             return real(state, samples, *rest)
 
         monkeypatch.setattr(module, "evaluate", counted)

@@ -318,6 +318,6 @@ def test_large_sets_are_watched_alike_for_any_seed(monkeypatch):
     x, y = np.eye(8, dtype="float32"), np.arange(8) % 2
     loss = "softmax_cross_entropy"
     sets = [evaluation.training_set(fp.MLP([8, 2]), x, y, loss, seed) for seed in range(8)]
-    some = [data.watched.x.argmax(axis=1).tolist() for data in sets]
+    some = [data.watched.features.dense.argmax(axis=1).tolist() for data in sets]
     assert all(len(set(chosen)) == 3 for chosen in some)
     assert len(set(map(tuple, some))) > 4

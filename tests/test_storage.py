@@ -289,7 +289,7 @@ def test_memory_begins_on_a_cache_line():
 def test_paths_are_those_of_the_masks(network):
     """By brute force: a weight works if some input reaches it and it leads to some output."""
     sizes, _, masks = network
-    count, dead = stored(*network).paths()
+    paths = stored(*network).paths()
     to = [np.ones(sizes[0], bool)]
     for mask in masks:
         to.append(np.array([any(on and at for on, at in zip(row, to[-1], strict=True)) for row in mask], bool))
@@ -298,11 +298,13 @@ def test_paths_are_those_of_the_masks(network):
         on.insert(
             0, np.array([any(is_ and at for is_, at in zip(column, on[0], strict=True)) for column in mask.T], bool)
         )
-    assert count == sum(int((mask & np.outer(on[i + 1], to[i])).sum()) for i, mask in enumerate(masks))
-    assert dead == [int((~(to[i] & on[i])).sum()) for i in range(1, len(sizes) - 1)]
+    assert paths.weights == sum(int((mask & np.outer(on[i + 1], to[i])).sum()) for i, mask in enumerate(masks))
+    for units, reached, leading in zip(paths.units, to, on, strict=True):
+        np.testing.assert_array_equal(units, reached & leading)
+    assert paths.dead_units == [int((~(to[i] & on[i])).sum()) for i in range(1, len(sizes) - 1)]
 
 
 @pytest.mark.long
 def test_paths_of_more_weights_than_float32_can_count():
     count = 2**24 + 2
-    assert storage.from_positions([count, 1], ["sparse"], TANH, [None]).paths() == (count, [])
+    assert storage.from_positions([count, 1], ["sparse"], TANH, [None]).paths().weights == count

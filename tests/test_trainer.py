@@ -290,9 +290,9 @@ def test_states_of_large_sets_are_compared_by_a_part_of_them(monkeypatch):
     assert history.restored
     x, y = blobs()
     some = evaluation.training_set(network, x, y, "softmax_cross_entropy", 0).watched
-    assert history.train == fp.Trainer(network).evaluate(some.x, some.labels)
-    assert len(some.x) == len(some.labels) == 20
-    assert {(*row, label) for row, label in zip(some.x, some.labels, strict=True)} < {
+    assert history.train == fp.Trainer(network).evaluate(some.features.dense, some.labels)
+    assert len(some.features.dense) == len(some.labels) == 20
+    assert {(*row, label) for row, label in zip(some.features.dense, some.labels, strict=True)} < {
         (*row, label) for row, label in zip(x, y, strict=True)
     }
 

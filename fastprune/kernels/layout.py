@@ -68,12 +68,22 @@ class Parameters(NamedTuple):
     square: Floats  # Adam's second moment; empty for SGD
 
 
+class Features(NamedTuple):
+    """The features of N samples: in `dense`, or as compressed sparse rows, where `dense` has no columns."""
+
+    dense: Floats  # (N, F) or (N, 0)
+    starts: Ints  # (N + 1,) where each sample's nonzero features begin in the two vectors below; empty if dense
+    columns: Indices
+    values: Floats
+
+
 class Samples(NamedTuple):
     """The training data. The loss reads either `labels` or `targets`; the other is empty."""
 
-    x: Floats  # (N, F)
+    features: Features
     labels: Ints  # (N,) classes, for softmax cross-entropy
     targets: Floats  # (N, K), for sigmoid cross-entropy and mean squared error
+    weights: npt.NDArray[np.float64]  # (N,) factor on each sample's loss, 1 on average over the training set
 
 
 class Workspace(NamedTuple):

@@ -2,7 +2,7 @@
 
 from fastprune.kernels.constants import BYTES, STEP
 from fastprune.kernels.jit import inner_kernel, kernel
-from fastprune.kernels.layout import Floats, Indices, Ints
+from fastprune.kernels.layout import Features, Floats, Indices, Ints
 from fastprune.kernels.simd import prefetch, transpose
 
 
@@ -60,6 +60,20 @@ def gather(
             for g in range(f, min(f + STEP, features)):
                 for spare in range(max(t, stop - start), t + STEP):
                     tile[g, spare] = 0
+
+
+@kernel
+def gather_sparse(
+    tile: Floats, features: Features, order: Ints, blocks: Indices, start: int, stop: int, first: int, last: int
+) -> None:
+    """Do what `gather` does for features in compressed sparse rows; features outside `blocks` may be written, too."""
+    for block in blocks:
+        for f in range(block * STEP, min(block * STEP + STEP, tile.shape[0])):
+            tile[f, first:last] = 0
+    for t in range(first, min(last, stop - start)):
+        sample = order[start + t]
+        for k in range(features.starts[sample], features.starts[sample + 1]):
+            tile[features.columns[k], t] = features.values[k]
 
 
 @kernel

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from fastprune import check
+from fastprune.inference import features_of
 from fastprune.records import HELP
 from fastprune.sweep.cell import Data, Record
 from fastprune.sweep.config import Sweep
@@ -58,7 +59,7 @@ class Display:
         networks = ", ".join("-".join(map(str, (data.features, *units, data.outputs))) for units in hidden)
         self.say(f"{name}: {train} training, {held_out} held-out and {test} test samples; {networks}")
         x = data.train[0]
-        if fault := check.scale(x[:: -(-len(x) // _LOOKED_AT)]):
+        if fault := check.scale(features_of(x[:: -(-len(x) // _LOOKED_AT)])):
             self.say(f"{name}: {fault}.")
 
     def begin(self, sweep: Sweep, done: dict[str, Cell], workers: int, threads: int) -> None:
