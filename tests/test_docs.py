@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 TOLERANCE = 0.05  # of numbers with decimals: both absolute and relative
-EXTRAS = {"torch", "optuna", "matplotlib", "scipy"}
+EXTRAS = {"torch", "optuna", "matplotlib", "scipy", "sklearn"}
 OTHERS = (
     r"python -m (pip install|pytest|venv)\b.*",
     r"python bench/(?P<file>\w+\.py)( .*)?",

@@ -830,7 +830,7 @@ def test_one_step_agrees_with_the_twin(dtype, name, activation, count, execution
     )
     before, frozen = (
         network.state.values.copy(),
-        Frozen(*samples, network.state.storage.live, *network.state.storage.layout[:4]),
+        Frozen(*samples.features, *samples[1:], network.state.storage.live, *network.state.storage.layout[:4]),
     )
     parameters, losses, right, done = run_steps(network, samples, [0.1], batch=count)
     assert done == 1

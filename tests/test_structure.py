@@ -60,6 +60,7 @@ ALLOWED = {
     "rounds": {*PRUNING, "training"},
     "pruner": {*PRUNING, "rounds", "trainer"},
     "sweep": {*PRUNING, "lazy", "rounds", "spans", "trainer", "pruner", "datasets"},
+    "sklearn": {*PRUNING, "spans", "trainer", "pruner"},
     "__init__": {*PRUNING, "lazy", "trainer", "pruner", "datasets"},
 }
 
