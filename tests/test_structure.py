@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 import pydoc
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,15 @@ def test_nothing_but_kernels_is_compiled():
             assert not any(name.split(".")[0] in ("numba", "llvmlite") for name in imports(path)), path
 
 
+def test_numbas_internals_stand_in_one_file():
+    """A new Numba that changes them then breaks one file, and `test_numba_internals.py` says what."""
+    for path in FILES:
+        if path.name != "numba_internals.py":
+            assert not any(name.startswith(("numba.core", "numba.np", "numba._")) for name in imports(path)), path
+            internal = re.findall(r"\b(make_array|_cache_file|numba_xxgemm|no_cpython_wrapper)\b", path.read_text())
+            assert not internal, f"{path}: {internal}"
+
+
 def test_kernels_are_kernels():
     """Every function is compiled, takes ten arguments at the most, and allocates nothing.
 
@@ -122,7 +132,7 @@ def test_kernels_are_kernels():
     """
     makers = {"empty", "zeros", "ones", "full", "arange", "array", "copy", "concatenate", "empty_like", "zeros_like"}
     for path in (PACKAGE / "kernels").glob("*.py"):
-        if path.name == "jit.py":
+        if path.name in ("jit.py", "numba_internals.py"):
             continue
         tree = ast.parse(path.read_text())
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]

@@ -8,6 +8,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numba
 import numba.extending
 
+from fastprune.kernels.numba_internals import INNER, is_cached, stamp
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
@@ -34,7 +36,7 @@ def kernel(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _R
     """
     dispatcher: Any = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)(function)
     if dispatcher is not function:  # they are the same with NUMBA_DISABLE_JIT
-        dispatcher._cache._cache_file._source_stamp = _DIGEST
+        stamp(dispatcher, _DIGEST)
     return cast(Callable[_Parameters, _Result], dispatcher)
 
 
@@ -43,8 +45,7 @@ def inner_kernel(function: Callable[_Parameters, _Result]) -> Callable[_Paramete
 
     It has no Python wrapper (slow to compile for named tuples) and no cache entry of its own.
     """
-    options: dict[str, Any] = {"no_cpython_wrapper": True}  # missing from Numba's type hints
-    return cast(Callable[_Parameters, _Result], numba.njit(nogil=True, fastmath=_FASTMATH, **options)(function))
+    return cast(Callable[_Parameters, _Result], numba.njit(nogil=True, fastmath=_FASTMATH, **INNER)(function))
 
 
 def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,4 +55,4 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_compiled(function: Any) -> bool:
     """Whether the cache on disk has machine code for the current version of a kernel."""
-    return not hasattr(function, "_cache") or bool(function._cache._cache_file._load_index())
+    return not hasattr(function, "py_func") or is_cached(function)

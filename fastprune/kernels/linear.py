@@ -6,13 +6,12 @@ how a row is computed does not depend on where the parts begin.
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from fastprune.kernels.constants import BYTES, STEP, WIDE
 from fastprune.kernels.jit import inner_kernel, intrinsic, kernel
 from fastprune.kernels.layout import Floats, Indices, Ints
+from fastprune.kernels.numba_internals import gemm
 from fastprune.kernels.simd import (
     dot,
     dot_four,
@@ -31,39 +30,10 @@ from fastprune.kernels.simd import (
 
 @intrinsic
 def _gemm(typing_context: Any, out: Any, left: Any, right: Any, add: Any) -> Any:
-    """Call the BLAS routine behind Numba's np.dot, which itself cannot add to `out` or work on parts of matrices."""
-    dtype = out.dtype
-    pointer, index, letter = cgutils.voidptr_t, cgutils.intp_t, ir.IntType(8)
-    arguments_of_gemm = [letter] * 3 + [index] * 3 + [pointer, pointer, index, pointer, index, pointer, pointer, index]
+    """Multiply by BLAS. Numba's np.dot can neither add to `out` nor work on parts of matrices."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def matrix(kind: Any, value: Any) -> tuple[Any, Any, Any, Any]:
-            """Address, shape, order (are rows or columns contiguous?), and the distance between the contiguous ones."""
-            array = context.make_array(kind)(context, builder, value)
-            shape = cgutils.unpack_tuple(builder, array.shape)
-            item = ir.Constant(index, dtype.bitwidth // 8)
-            strides = [builder.sdiv(stride, item) for stride in cgutils.unpack_tuple(builder, array.strides)]
-            by_rows = builder.icmp_signed("==", strides[1], ir.Constant(index, 1))
-            distance, least = (builder.select(by_rows, *pair) for pair in (strides, reversed(shape)))
-            ample = builder.icmp_signed(">", distance, least)  # BLAS checks this even for a single row
-            order = builder.select(by_rows, ir.Constant(letter, ord("n")), ir.Constant(letter, ord("t")))
-            return builder.bitcast(array.data, pointer), shape, order, builder.select(ample, distance, least)
-
-        def number(value: Any) -> Any:
-            return builder.bitcast(cgutils.alloca_once_value(builder, value), pointer)
-
-        (c, (m, n), _, ldc), (a, (_, k), a_order, lda), (b, _, b_order, ldb) = (
-            matrix(*pair) for pair in zip(signature.args[:3], arguments[:3], strict=True)
-        )
-        element = context.get_value_type(dtype)
-        one, nothing = ir.Constant(element, 1.0), ir.Constant(element, 0.0)
-        gemm = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.IntType(32), arguments_of_gemm), "numba_xxgemm"
-        )
-        # BLAS is column-major: rows of c = a b are columns of c' = b' a'.
-        kind = ir.Constant(letter, ord("s" if dtype.bitwidth == 32 else "d"))
-        beta = number(builder.select(arguments[3], one, nothing))
-        builder.call(gemm, [kind, b_order, a_order, n, m, k, number(one), b, ldb, a, lda, beta, c, ldc])
+        gemm(context, builder, signature.args[:3], arguments[:3], arguments[3])
         return context.get_dummy_value()
 
     return types.void(out, left, right, types.boolean), codegen

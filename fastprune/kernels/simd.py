@@ -11,11 +11,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import models, register_model
 
 from fastprune.kernels.constants import BYTES, STEP, WIDE
 from fastprune.kernels.jit import intrinsic
+from fastprune.kernels.numba_internals import POINTER, array_of, call
 
 _INDEX = ir.IntType(32)
 
@@ -50,7 +50,7 @@ def item(typing_context: Any, array: Any, offset: Any) -> Any:
     """Return one element of `array`."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(builder.gep(context.make_array(array)(context, builder, arguments[0]).data, [arguments[1]]))
+        return builder.load(builder.gep(array_of(context, builder, array, arguments[0]).data, [arguments[1]]))
 
     return array.dtype(array, types.int64), codegen
 
@@ -228,7 +228,7 @@ def transpose(
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out_, start_, stride_, x_, rows_, first_, offset_ = arguments
-        table = builder.gep(context.make_array(rows)(context, builder, rows_).data, [first_])
+        table = builder.gep(array_of(context, builder, rows, rows_).data, [first_])
         align = x.dtype.bitwidth // 8
         block = []
         for r in range(vector.lanes):
@@ -258,19 +258,18 @@ def prefetch(typing_context: Any, array: Any, offset: Any) -> Any:
     """Prefetch the cache line of an element that will be read soon."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _INDEX, _INDEX, _INDEX])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        data = array_of(context, builder, array, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), POINTER)
         read, soon, data_cache = (ir.Constant(_INDEX, value) for value in (0, 3, 1))
-        builder.call(function, [address, read, soon, data_cache])
+        kinds = [POINTER, _INDEX, _INDEX, _INDEX]
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), kinds, [address, read, soon, data_cache])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, vector: Vector) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
+    data = array_of(context, builder, array_type, array).data
     return builder.bitcast(builder.gep(data, [offset]), vector.llvm.as_pointer())
 
 
@@ -281,8 +280,7 @@ def _repeat(builder: Any, vector: Vector, value: Any) -> Any:
 
 
 def _fma(builder: Any, vector: Vector, a: Any, b: Any, c: Any) -> Any:
-    kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.{vector.suffix}"), [a, b, c])
+    return call(builder, f"llvm.fma.{vector.suffix}", vector.llvm, [vector.llvm] * 3, [a, b, c])
 
 
 def _shuffle(builder: Any, first: Any, second: Any, lanes: Iterable[int]) -> Any:

@@ -5,11 +5,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from fastprune.kernels.constants import ABANDONED, ARRIVED, PASSED
 from fastprune.kernels.jit import intrinsic, kernel
 from fastprune.kernels.layout import Team
+from fastprune.kernels.numba_internals import array_of, call
 
 # 14 us on an AMD EPYC. With more threads than cores, a long spin delays the thread it waits for. On two free cores,
 # 0 to 200,000 spins make no difference; on busy ones, 200,000 take 1.5 to 7 times as long, and 1,000 take 0.4 to 0.96.
@@ -22,7 +22,7 @@ def _fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """Add to an element atomically and return its old value."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(array)(context, builder, arguments[0]).data
+        data = array_of(context, builder, array, arguments[0]).data
         return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "seq_cst")
 
     return types.int64(array, types.int64, types.int64), codegen
@@ -33,7 +33,7 @@ def _read(typing_context: Any, array: Any, index: Any) -> Any:
     """Return an element, with acquire ordering: everything written before it is visible."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(array)(context, builder, arguments[0]).data
+        data = array_of(context, builder, array, arguments[0]).data
         return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
 
     return types.int64(array, types.int64), codegen
@@ -44,8 +44,7 @@ def _yield_thread(typing_context: Any) -> Any:
     """Let another thread run on this core."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, _YIELD), [])
+        call(builder, _YIELD, ir.IntType(32), [], [])
         return context.get_dummy_value()
 
     return types.void(), codegen
