@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -250,6 +250,12 @@ class MLP(check.Checked, Network):
     def dead_units(self) -> list[int]:
         """Number of units in each hidden layer that are on no path of live weights; `freeze` drops them."""
         return self.state.storage.paths().dead_units
+
+    def __copy__(self) -> Self:
+        """Copy the network and its weights: training changes them in place, so two networks cannot share them."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self), state=self.state.copy())
+        return twin
 
     def freeze(self) -> FrozenMLP:
         """Return an inference-only copy of the parts that the outputs depend on.

@@ -111,6 +111,11 @@ class State:
         square = np.zeros(velocity.size if squares else 0, velocity.dtype)
         return replace(self, velocity=velocity, square=square, updates=np.zeros(1, np.int64), owner=owner)
 
+    def __setstate__(self, parts: dict[str, Any]) -> None:
+        """Read a pickle: other libraries may put its arrays into read-only memory, but training writes into them."""
+        names = (*_VECTORS, "updates")
+        vars(self).update(parts, **{name: np.require(parts[name], requirements=["C", "A", "W"]) for name in names})
+
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.storage.sizes))
         live, total = sum(self.storage.layer_live_weights), sum(self.storage.layer_total_weights)
