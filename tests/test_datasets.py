@@ -338,5 +338,5 @@ def test_tables_of_scikit_learn(name, samples, features, outputs):
 def test_tables_say_what_they_need(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ValueError, match=r'name: \'wine\' needs an extra: pip install "fastprune\[datasets\]"'):
+    with pytest.raises(ValueError, match=r'name: \'wine\' needs an extra: pip install "fastprune\[sklearn\]"'):
         fp.load_dataset("wine")

@@ -38,7 +38,7 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | os.PathLike[str] 
         likewise: from `data_dir` or its subfolder `fashion_mnist`, else from FASTPRUNE_DATA likewise, else from where
         Debian's package `dataset-fashion-mnist` puts them.
 
-        "breast_cancer", "wine": tables from scikit-learn (extra `datasets`): 569 samples of 30 features in two classes,
+        "breast_cancer", "wine": tables from scikit-learn (extra `sklearn`): 569 samples of 30 features in two classes,
         and 178 of 13 in three. A fixed fifth of each class is the test set. Features are standardized to mean 0 and
         standard deviation 1 over the training samples.
 
@@ -100,7 +100,7 @@ def _load_table(name: str) -> Dataset:
     try:
         import sklearn.datasets
     except ImportError:
-        raise ValueError(f'name: {name!r} needs an extra: pip install "fastprune[datasets]"') from None
+        raise ValueError(f'name: {name!r} needs an extra: pip install "fastprune[sklearn]"') from None
     x, y = getattr(sklearn.datasets, TABLES[name])(return_X_y=True)
     data = Dataset.split(name, x, y.astype(np.int64))
     mean, deviation = data.x_train.mean(axis=0), data.x_train.std(axis=0)
