@@ -6,7 +6,6 @@ import json
 import os
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -358,9 +357,7 @@ class Network:
         OSError
             If the file cannot be written.
         """
-        path = check.path("path", path)
-        if not Path(path).name:
-            raise ValueError(f"path: expected the name of a file, got {path!r}")
+        path = check.file_name("path", path)
         state = self.state
         storage = state.storage
         if not np.isfinite(state.values).all():

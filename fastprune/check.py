@@ -4,6 +4,7 @@ import inspect
 import numbers
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +33,14 @@ def path(name: str, value: Any) -> str:
     except UnicodeError:  # lone surrogates
         pass
     raise ValueError(f"{name}: expected a valid file name, got {text!r}")
+
+
+def file_name(name: str, value: Any) -> str:
+    """Return `value` as a str if a file of that name could be written: a path that does not end in a folder."""
+    text = path(name, value)
+    if not Path(text).name:
+        raise ValueError(f"{name}: expected the name of a file, got {text!r}")
+    return text
 
 
 def one_of(name: str, value: Any, choices: Collection[str]) -> str:
@@ -119,6 +128,17 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
         size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
         raise ValueError(f"{name}: expected a pair (x, y), got {type(value).__name__}{size}")
     return value[0], value[1]
+
+
+def dtype(name: str, value: Any) -> np.dtype[Any]:
+    """Return `value` as float32 or float64, in native byte order."""
+    try:
+        result = np.dtype("O" if value is None else value)
+    except TypeError:
+        result = np.dtype(object)
+    if result.name not in ("float32", "float64"):
+        raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
+    return np.dtype(result.name)
 
 
 _OF_TEXT = "; np.unique({0}, return_inverse=True)[1] gives classes from 0"

@@ -138,7 +138,24 @@ class MLP(check.Checked, Network):
         code = ACTIVATIONS[check.one_of("activation", activation, ACTIVATIONS)]
         how = _executions(execution, len(sizes) - 1)
         self.loss = loss
-        self.state = State.zeros(sizes, how, code, positions, _dtype(dtype))
+        self.state = State.zeros(sizes, how, code, positions, check.dtype("dtype", dtype))
+
+    @classmethod
+    def _of_live(
+        cls,
+        sizes: list[int],
+        activation: str,
+        loss: str | None,
+        dtype: DTypeLike,
+        positions: Sequence[Ints | None],
+        weights: Sequence[Floats],
+        biases: Sequence[Floats],
+    ) -> MLP:
+        """Make a network from its live weights alone, without matrices: their positions and values, and the biases."""
+        network = cls.__new__(cls)
+        network._begin(_sizes(sizes), activation, loss, dtype, "auto", positions)
+        network.state = network.state.with_values(weights, biases)
+        return network
 
     @classmethod
     def from_weights(
@@ -333,15 +350,13 @@ def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP | FrozenMLP:
     if arrays["fastprune_format"] not in range(1, FORMAT + 1):
         raise ValueError(f"format {arrays['fastprune_format']}; this version reads 1 to {FORMAT}")
     settings = _Settings(**json.loads(str(arrays["settings"])))
-    sizes, dtype = _sizes(settings.sizes), _dtype(settings.dtype)
+    sizes, dtype = _sizes(settings.sizes), check.dtype("dtype", settings.dtype)
     total = [fan_in * fan_out for fan_in, fan_out in pairwise(sizes)]
     positions = positions_of(arrays, total)
     counts = [size if where is None else where.size for size, where in zip(total, positions, strict=True)]
     weights = [_stored(arrays, f"weights_{layer}", count, dtype) for layer, count in enumerate(counts)]
     biases = _stored(arrays, "biases", sum(sizes[1:]), dtype)
-    network = MLP.__new__(MLP)
-    network._begin(sizes, settings.activation, settings.loss, dtype, "auto", positions)
-    network.state = network.state.with_values(weights, [biases])
+    network = MLP._of_live(sizes, settings.activation, settings.loss, dtype, positions, weights, [biases])
     return FrozenMLP(network.state, network.loss) if check.boolean("frozen", settings.frozen) else network
 
 
@@ -361,16 +376,6 @@ def _stored(arrays: dict[str, npt.NDArray[Any]], name: str, size: int, dtype: np
     if array.shape != (size,) or array.dtype != dtype or not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite {dtype} ({size},), got {array.dtype} {array.shape}")
     return array
-
-
-def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        result = np.dtype("O" if dtype is None else dtype)
-    except TypeError:
-        result = np.dtype(object)
-    if result.name not in ("float32", "float64"):
-        raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
-    return np.dtype(result.name)  # native byte order
 
 
 def _executions(execution: str | Sequence[str], layers: int) -> list[str]:

@@ -5,13 +5,11 @@ Rows are passed as indices: counting references to a view of each row would cost
 
 import numpy as np
 
-from fastprune.kernels.constants import LEAKY_RELU, RELU, STEP, TANH
+from fastprune.kernels.constants import LEAKY_RELU, RELU, SLOPE, STEP, TANH
 from fastprune.kernels.jit import kernel
 from fastprune.kernels.layout import Floats
 from fastprune.kernels.random import derive
 from fastprune.kernels.simd import gate, load_step, store
-
-SLOPE = 0.01  # slope of leaky ReLU below zero (PyTorch's default)
 
 
 @kernel
