@@ -8,6 +8,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:  # `as` tells type checkers that a name is public
     from fastprune import criteria as criteria
+    from fastprune import export as export
     from fastprune import schedules as schedules
     from fastprune.base import Layer as Layer
     from fastprune.datasets import Dataset as Dataset
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public
 else:
     _NAMES = {
         "criteria": [],
+        "export": [],
         "schedules": [],
         "base": ["Layer"],
         "datasets": ["Dataset", "load_dataset", "make_binary_images"],

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -30,6 +31,19 @@ LOSSES = {
     "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
     "sigmoid_cross_entropy": SIGMOID_CROSS_ENTROPY,
     "mean_squared_error": MEAN_SQUARED_ERROR,
+}
+
+
+# What to do with files of other programs, which `load` is given by mistake.
+_TORCH = "; fastprune.export.from_torch takes the torch.nn.Sequential that PyTorch loads from it"
+_KERAS = "; MLP.from_weights takes the kernels that Keras loads from it, transposed"
+_PICKLE = "; fastprune opens no pickles, which can run any code: if you trust this one, open it with pickle.load"
+_ADVICE = {
+    ".onnx": "; fastprune.export.from_onnx reads ONNX models",
+    ".safetensors": "; fastprune.export.from_safetensors reads these files",
+    **dict.fromkeys([".pt", ".pth"], _TORCH),
+    **dict.fromkeys([".h5", ".hdf5", ".keras"], _KERAS),
+    **dict.fromkeys([".pkl", ".pickle"], _PICKLE),
 }
 
 
@@ -342,7 +356,8 @@ def load(path: str | os.PathLike[str]) -> MLP | FrozenMLP:
         return _from_arrays(read_npz(path))
     except Exception as error:  # a damaged file can raise almost anything
         fault = f"array {error} is missing" if isinstance(error, KeyError) else error or type(error).__name__
-        raise ValueError(f"path: expected a network saved by fastprune, got {path!r} ({fault})") from error
+        advice = _ADVICE.get(Path(path).suffix.lower(), "")
+        raise ValueError(f"path: expected a network saved by fastprune, got {path!r} ({fault}){advice}") from error
 
 
 def _from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> MLP | FrozenMLP:

@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import importlib.util
 import signal
 
 import pytest
@@ -24,7 +25,15 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Tests of many examples run in the short call, with few of them, and in the long one, with all."""
+    """Tests of many examples run in the short call, with few of them, and in the long one, with all.
+
+    The docstrings of a format need its library, after which their file is named.
+    """
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.path.parent.name == "export":
+            library = item.path.stem
+            if importlib.util.find_spec(library) is None:
+                item.add_marker(pytest.mark.skip(reason=f"{library} is not installed"))
     if not is_short(config):
         for item in items:
             if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):

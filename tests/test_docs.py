@@ -34,7 +34,18 @@ ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 TOLERANCE = 0.05  # of numbers with decimals: both absolute and relative
-EXTRAS = {"torch", "optuna", "matplotlib", "scipy", "sklearn", "mlflow", "tensorboardX"}
+EXTRAS = {
+    "torch",
+    "optuna",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "mlflow",
+    "tensorboardX",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
+}
 OTHERS = (
     r"python -m (pip install|pytest|venv)\b.*",
     r"python bench/(?P<file>\w+\.py)( .*)?",

@@ -17,11 +17,13 @@ import pytest
 import reference
 
 import fastprune
+import fastprune.export
 import fastprune.kernels
 import fastprune.sweep
 
 PACKAGE = Path(__file__).parents[1] / "fastprune"
 FILES = sorted(PACKAGE.rglob("*.py"))
+PACKAGES = [fastprune, fastprune.export, fastprune.sweep]
 
 # What each room may import of the others, the lower ones first. `files`, `check`, `blas`, `team` and `lazy` are tools.
 TOOLS = {"files", "check", "blas", "team"}
@@ -62,7 +64,8 @@ ALLOWED = {
     "pruner": {*PRUNING, "rounds", "trainer"},
     "sweep": {*PRUNING, "lazy", "rounds", "spans", "trainer", "pruner", "datasets"},
     "sklearn": {*PRUNING, "spans", "trainer", "pruner"},
-    "__init__": {*PRUNING, "lazy", "trainer", "pruner", "datasets"},
+    "export": {*NETWORKS, "lazy"},
+    "__init__": {*PRUNING, "lazy", "trainer", "pruner", "datasets", "export"},
 }
 
 
@@ -160,8 +163,9 @@ def test_kernels_are_kernels():
 
 
 def test_optional_libraries_are_not_imported_with_the_package():
-    optional = {"pooch", "tqdm", "requests", "torch", "sklearn", "matplotlib", "pytest", "rich"}
-    assert not optional & modules("from fastprune import *")
+    formats = {"torch", "onnx", "onnxruntime", "google", "scipy", "safetensors"}
+    optional = {"pooch", "tqdm", "requests", "sklearn", "matplotlib", "pytest", "rich", *formats}
+    assert not optional & modules("from fastprune import *; from fastprune.export import *")
 
 
 def test_numba_is_imported_with_the_first_kernel_that_runs():
@@ -176,7 +180,7 @@ def modules(code):
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize("package", [fastprune, fastprune.kernels, fastprune.sweep], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("package", [*PACKAGES, fastprune.kernels], ids=lambda one: one.__name__)
 def test_packages_are_imported_at_once_and_their_names_when_used(package):
     """What type checkers are told is what there is."""
     name = package.__name__
@@ -196,15 +200,16 @@ def test_packages_are_imported_at_once_and_their_names_when_used(package):
         package.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("package", [fastprune, fastprune.sweep], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda one: one.__name__)
 def test_help_shows_what_a_package_offers(package):
     assert all(one in pydoc.render_doc(package) for one in package.__all__)
 
 
 def test_signatures_are_readable():
     """Types stand there by name: what an array_like can be takes NumPy five lines."""
-    for name in fastprune.__all__:
-        one = getattr(fastprune, name)
+    public = [(home, name) for home in (fastprune, fastprune.export) for name in home.__all__]
+    for home, name in public:
+        one = getattr(home, name)
         methods = [value for value in vars(one).values() if inspect.isfunction(value)] if inspect.isclass(one) else []
         for function in [*methods, *([one] if inspect.isfunction(one) else [])]:
             for parameter in inspect.signature(function).parameters.values():
