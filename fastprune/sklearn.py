@@ -206,8 +206,10 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         return trainer
 
     def _schedule(self) -> Sequence[Amount]:
-        if self.schedule is not None or self.sparsity == 0:
-            return self.schedule or []
+        if self.schedule is not None:
+            return self.schedule
+        if self.sparsity == 0:
+            return []
         return GeometricDecay(0.0, self.sparsity, math.ceil(math.log(1 - self.sparsity, _KEPT)))
 
     def _seed(self) -> int:

@@ -383,6 +383,13 @@ def test_bad_labels(digits):
         PrunedMLPRegressor(max_iter=1).partial_fit(x, y).partial_fit(x, np.stack([y, y], axis=1))
 
 
+@pytest.mark.parametrize("schedule", [np.array([0.3, 0.5]), np.array([])])
+def test_a_schedule_in_an_array(schedule):
+    x, y = load_breast_cancer(return_X_y=True)
+    classifier = PrunedMLPClassifier(schedule=schedule, max_iter=2, random_state=0).fit(x, y)
+    assert classifier.sparsity_ == pytest.approx(schedule[-1] if schedule.size else 0, abs=1e-3)
+
+
 @pytest.mark.parametrize("make", ESTIMATORS)
 def test_before_it_is_fitted(make):
     for call in ("predict", "get_support", "to_sklearn"):
