@@ -176,7 +176,11 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
 
     def _checked_parameters(self) -> list[int]:
         """Check the parameters that the trainer knows by other names; return the sizes of the hidden layers."""
-        sizes = [self.hidden_layer_sizes] if isinstance(self.hidden_layer_sizes, int) else self.hidden_layer_sizes
+        sizes: Any = self.hidden_layer_sizes
+        sizes = sizes.tolist() if isinstance(sizes, np.ndarray | np.generic) else sizes
+        sizes = [sizes] if isinstance(sizes, int) else sizes
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+            raise ValueError(f"hidden_layer_sizes: expected an int or a sequence of int, got {check.shown(sizes)}")
         check.one_of("activation", self.activation, _ACTIVATIONS)
         check.one_of("solver", self.solver, OPTIMIZERS)
         check.number("sparsity", self.sparsity, "[0, 1)")
@@ -191,7 +195,7 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             check.number("tol", self.tol, "[0, inf)")
         if self.batch_size != "auto":
             check.integer("batch_size", self.batch_size, 1)
-        return [check.integer(f"hidden_layer_sizes[{i}]", size, 1) for i, size in enumerate(np.asarray(sizes).tolist())]
+        return [check.integer(f"hidden_layer_sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
 
     def _configured(self, trainer: Trainer, data: _Data) -> Trainer:
         """Return the trainer with the present parameters."""

@@ -341,6 +341,10 @@ def test_missing_values_of_a_frame_are_named():
     ("settings", "message"),
     [
         ({"hidden_layer_sizes": (10, 0)}, "hidden_layer_sizes[1]: expected an integer of at least 1, got 0"),
+        ({"hidden_layer_sizes": None}, "hidden_layer_sizes: expected an int or a sequence of int, got None"),
+        ({"hidden_layer_sizes": 5.0}, "hidden_layer_sizes: expected an int or a sequence of int, got 5.0"),
+        ({"hidden_layer_sizes": "100"}, "hidden_layer_sizes: expected an int or a sequence of int, got '100'"),
+        ({"hidden_layer_sizes": (3, (4,))}, "hidden_layer_sizes[1]: expected an integer of at least 1, got (4,)"),
         ({"activation": "identity"}, "activation: expected one of 'logistic', 'relu', 'leaky_relu', 'tanh', 'sigmoid'"),
         ({"solver": "lbfgs"}, "solver: expected one of 'sgd', 'adam', got 'lbfgs'"),
         ({"sparsity": 1.0}, "sparsity: expected a number in [0, 1), got 1.0"),
@@ -388,6 +392,14 @@ def test_a_schedule_in_an_array(schedule):
     x, y = load_breast_cancer(return_X_y=True)
     classifier = PrunedMLPClassifier(schedule=schedule, max_iter=2, random_state=0).fit(x, y)
     assert classifier.sparsity_ == pytest.approx(schedule[-1] if schedule.size else 0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "hidden"), [(7, [7]), (np.int64(7), [7]), (np.array([7, 5]), [7, 5]), ([7, 5], [7, 5]), ((), [])]
+)
+def test_sizes_of_hidden_layers(sizes, hidden, digits):
+    classifier = PrunedMLPClassifier(sizes, sparsity=0, max_iter=1, random_state=0).fit(*digits)
+    assert classifier.network_.sizes == [64, *hidden, 10]
 
 
 @pytest.mark.parametrize("make", ESTIMATORS)
