@@ -294,16 +294,18 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     def _as_sklearn(self, estimator: Any) -> Any:
         """Return scikit-learn's estimator with this network."""
         check_is_fitted(self)
-        if self.activation == "leaky_relu":
+        if self._network.activation == "leaky_relu":
             raise ValueError("activation: scikit-learn has 'relu', 'tanh' and 'logistic', got 'leaky_relu'")
         shared = set(estimator.get_params()) & set(self.get_params()) - {"learning_rate"}
-        activation = "logistic" if self.activation == "sigmoid" else self.activation
+        activation = "logistic" if self._network.activation == "sigmoid" else self._network.activation
         estimator.set_params(**{name: getattr(self, name) for name in shared} | {"activation": activation})
-        estimator.coefs_, estimator.intercepts_ = self.coefs_, self.intercepts_
+        estimator.coefs_ = [weights.copy() for weights in self.coefs_]
+        estimator.intercepts_ = [biases.copy() for biases in self.intercepts_]
         for name in ("n_features_in_", "feature_names_in_", "n_layers_", "n_outputs_", "n_iter_", "loss_"):
             if hasattr(self, name):
                 setattr(estimator, name, getattr(self, name))
-        estimator.loss_curve_, estimator.best_loss_, estimator.t_ = list(self.loss_curve_), None, 0
+        estimator.loss_curve_, estimator.best_loss_, estimator.t_ = list(self.loss_curve_), math.inf, 0
+        estimator._no_improvement_count = 0
         estimator.out_activation_ = self.out_activation_
         return estimator
 

@@ -402,6 +402,15 @@ def test_sizes_of_hidden_layers(sizes, hidden, digits):
     assert classifier.network_.sizes == [64, *hidden, 10]
 
 
+def test_scikit_learn_goes_on_with_the_network_as_it_was_trained(digits):
+    classifier = PrunedMLPClassifier(max_iter=3, random_state=0).fit(*digits).set_params(activation="tanh")
+    other = classifier.to_sklearn()
+    np.testing.assert_allclose(other.predict_proba(digits[0]), classifier.predict_proba(digits[0]), atol=1e-12)
+    before = classifier.predict_proba(digits[0])
+    assert (other.partial_fit(*digits).predict_proba(digits[0]) != before).any()
+    np.testing.assert_array_equal(classifier.predict_proba(digits[0]), before)
+
+
 @pytest.mark.parametrize("make", ESTIMATORS)
 def test_before_it_is_fitted(make):
     for call in ("predict", "get_support", "to_sklearn"):
