@@ -49,6 +49,7 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     n_outputs_: int
     loss_curve_: list[float]
     _network: MLP
+    _scaler: StandardScaler | None
     _trainer: Trainer | None  # of `partial_fit`, whose optimizer goes on from call to call
 
     def __init__(
@@ -154,6 +155,12 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         """Check everything; begin a new network unless one has `begun`."""
         hidden = self._checked_parameters()
         X, y = _validated(self, X, y, reset=not begun)  # noqa: N806
+        if issparse(X):
+            if begun and self._scaler is not None and self._scaler.with_mean:
+                raise ValueError("X: expected dense features, as those that gave the scales, got a sparse matrix")
+            if not X.has_canonical_format:  # the scaler takes each entry for a number of its own
+                X = X.copy()  # noqa: N806
+                X.sum_duplicates()
         check.sample_weight("sample_weight", sample_weight, X.shape[0])
         weights = None if sample_weight is None else np.array(sample_weight, np.float64)
         weights, y = self._labelled(y, weights, classes, begun)

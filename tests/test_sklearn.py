@@ -411,6 +411,21 @@ def test_scikit_learn_goes_on_with_the_network_as_it_was_trained(digits):
     np.testing.assert_array_equal(classifier.predict_proba(digits[0]), before)
 
 
+def test_sparse_features_with_an_element_in_two_parts(digits):
+    x = scipy.sparse.csr_array(digits[0])
+    halves = scipy.sparse.csr_array((np.repeat(x.data / 2, 2), np.repeat(x.indices, 2), 2 * x.indptr), x.shape)
+    whole, parts = (PrunedMLPClassifier(max_iter=2, random_state=0).fit(form, digits[1]) for form in (x, halves))
+    np.testing.assert_array_equal(whole.predict_proba(x), parts.predict_proba(x))
+    assert halves.nnz == 2 * x.nnz
+
+
+def test_sparse_features_after_dense_ones(digits):
+    x, y = digits
+    classifier = PrunedMLPClassifier(max_iter=1, random_state=0).fit(x, y)
+    with pytest.raises(ValueError, match="X: expected dense features, as those that gave the scales, got"):
+        classifier.partial_fit(scipy.sparse.csr_array(x), y)
+
+
 @pytest.mark.parametrize("make", ESTIMATORS)
 def test_before_it_is_fitted(make):
     for call in ("predict", "get_support", "to_sklearn"):
