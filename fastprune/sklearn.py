@@ -682,7 +682,7 @@ def _validated(estimator: Any, X: Any, y: Any = "no_validation", *, reset: bool)
         return validate_data(estimator, X, y, **how)
     except ValueError as error:
         if hasattr(X, "columns"):
-            finite: Any = np.isfinite(np.asarray(X, dtype=np.float64)).all(axis=0)
-            names = ", ".join(repr(name) for name, fine in zip(X.columns, finite, strict=True) if not fine)
+            columns = x.indices[~np.isfinite(x.data)] if issparse(x) else np.nonzero(~np.isfinite(x))[1]
+            names = ", ".join(repr(X.columns[index]) for index in np.unique(columns).tolist())
             raise ValueError(f"{str(error).splitlines()[0]} Columns: {names}.") from error
         raise

@@ -426,6 +426,17 @@ def test_sparse_features_after_dense_ones(digits):
         classifier.partial_fit(scipy.sparse.csr_array(x), y)
 
 
+def test_missing_values_of_other_frames_are_named():
+    pandas = pytest.importorskip("pandas")
+    nullable = pandas.DataFrame({"a": pandas.array([1, None, 3], "Int64"), "b": [1.0, 2, 3]})
+    sparse = pandas.DataFrame.sparse.from_spmatrix(
+        scipy.sparse.csr_array([[0, 1.0], [np.nan, 2], [0, 3]]), columns=["a", "b"]
+    )
+    for x in (nullable, sparse):
+        with pytest.raises(ValueError, match=r"^Input X contains NaN\. Columns: 'a'\.$"):
+            PrunedMLPClassifier().fit(x, [0, 1, 1])
+
+
 @pytest.mark.parametrize("make", ESTIMATORS)
 def test_before_it_is_fitted(make):
     for call in ("predict", "get_support", "to_sklearn"):
