@@ -114,7 +114,7 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         seed = self._seed()
         held_out = None
         if self.early_stopping:
-            classes = data.y if self._loss == "softmax_cross_entropy" else None
+            classes = data.y if isinstance(self, ClassifierMixin) and data.y.ndim == 1 else None
             weights = np.ones(len(data.y)) if data.weights is None else data.weights
             parts = train_test_split(
                 data.x, data.y, weights, test_size=self.validation_fraction, random_state=seed, stratify=classes

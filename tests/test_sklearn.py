@@ -437,6 +437,23 @@ def test_missing_values_of_other_frames_are_named():
             PrunedMLPClassifier().fit(x, [0, 1, 1])
 
 
+@pytest.mark.filterwarnings("ignore::fastprune.TrainingWarning")
+def test_a_rare_class_is_held_out_in_proportion(monkeypatch):
+    seen = []
+    fit = fp.Trainer.fit
+
+    def seeing(*data, **given):
+        seen.append(given["validation"])
+        return fit(*data, **given)
+
+    monkeypatch.setattr(fp.Trainer, "fit", seeing)
+    y = np.arange(200) % 20 == 0
+    x = np.random.default_rng(0).standard_normal((200, 3))
+    for seed in range(5):
+        PrunedMLPClassifier(early_stopping=True, sparsity=0, max_iter=1, random_state=seed).fit(x, y)
+    assert [held_out[1].sum() for held_out in seen] == [1] * 5
+
+
 @pytest.mark.parametrize("make", ESTIMATORS)
 def test_before_it_is_fitted(make):
     for call in ("predict", "get_support", "to_sklearn"):
