@@ -125,7 +125,7 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             "learning_rate_schedule": self.learning_rate,
             "sample_weight": data.weights,
             "validation": held_out,
-            "progress": self.verbose,
+            "progress": bool(self.verbose),  # scikit-learn takes numbers, too
         }
         history = trainer.fit(data.x, data.y, self.max_iter, **shared)
         self.history_, loss = PruneHistory(), history.train.loss

@@ -454,6 +454,11 @@ def test_a_rare_class_is_held_out_in_proportion(monkeypatch):
     assert [held_out[1].sum() for held_out in seen] == [1] * 5
 
 
+def test_verbose_may_be_a_number(digits, capsys):
+    PrunedMLPClassifier(sparsity=0, max_iter=1, verbose=1).fit(*digits)
+    assert "epoch 1/1" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("make", ESTIMATORS)
 def test_before_it_is_fitted(make):
     for call in ("predict", "get_support", "to_sklearn"):
