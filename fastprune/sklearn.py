@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -109,7 +110,13 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         ValueError
             If a parameter or an argument is not as described.
         """
+        with self._unchanged_by_failure():
+            return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:  # noqa: N803
         begun = self.warm_start and hasattr(self, "network_")
+        if begun:
+            self._network = copy.copy(self._network)  # the present one stays as it is if this fails
         data = self._prepared(X, y, sample_weight, None, begun)
         seed = self._seed()
         held_out = None
@@ -150,6 +157,16 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         history = self._configured(self._trainer, data).fit(data.x, data.y, 1, sample_weight=data.weights)
         self._finish(history, history.train.loss, self.loss_curve_ if begun else [])
         return self
+
+    @contextmanager
+    def _unchanged_by_failure(self) -> Iterator[None]:
+        """Set all attributes back if a fit fails, so that they always belong to one network."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     def _prepared(self, X: Any, y: Any, sample_weight: Any, classes: Any, begun: bool) -> _Data:  # noqa: N803
         """Check everything; begin a new network unless one has `begun`."""
@@ -522,7 +539,8 @@ class PrunedMLPClassifier(ClassifierMixin, _PrunedMLP):  # type: ignore[misc]
         ValueError
             If a parameter or an argument is not as described, or a label is new.
         """
-        return self._partial_fit(X, y, sample_weight, classes)
+        with self._unchanged_by_failure():
+            return self._partial_fit(X, y, sample_weight, classes)
 
     def predict_proba(self, X: Any) -> Floats:  # noqa: N803
         """Predict the probability of each class: (n_samples, n_classes)."""
@@ -624,7 +642,8 @@ out_activation_, feature_importances_, n_features_in_, feature_names_in_
 
     def partial_fit(self, X: Any, y: Any, sample_weight: npt.ArrayLike | None = None) -> Self:  # noqa: N803
         """Train for one epoch, without pruning; see `PrunedMLPClassifier.partial_fit`."""
-        return self._partial_fit(X, y, sample_weight, None)
+        with self._unchanged_by_failure():
+            return self._partial_fit(X, y, sample_weight, None)
 
     def predict(self, X: Any) -> Floats:  # noqa: N803
         """Predict values: (n_samples,), or (n_samples, n_outputs) for several outputs."""

@@ -459,6 +459,27 @@ def test_verbose_may_be_a_number(digits, capsys):
     assert "epoch 1/1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_failed_fit_changes_nothing(warm, digits):
+    x, y = digits
+    classifier = PrunedMLPClassifier(max_iter=2, random_state=0, warm_start=warm).fit(x, y)
+    before = classifier.predict_proba(x)
+    with pytest.raises(ValueError, match="scope: expected one of"):
+        classifier.set_params(scope="all").fit(x if warm else x[:, :5], y if warm else y > 4)
+    for kept in (classifier, pickle.loads(pickle.dumps(classifier))):
+        np.testing.assert_array_equal(kept.predict_proba(x), before)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_failed_first_fit_leaves_nothing(method, digits):
+    classifier = PrunedMLPClassifier(max_iter=1, n_jobs=0)
+    with pytest.raises(ValueError, match="n_jobs: expected"):
+        getattr(classifier, method)(*digits)
+    for kept in (classifier, pickle.loads(pickle.dumps(classifier))):
+        with pytest.raises(NotFittedError):
+            kept.predict(digits[0])
+
+
 @pytest.mark.parametrize("make", ESTIMATORS)
 def test_before_it_is_fitted(make):
     for call in ("predict", "get_support", "to_sklearn"):
