@@ -1,6 +1,6 @@
 """Estimators for scikit-learn, an extra: `PrunedMLPClassifier` and `PrunedMLPRegressor`.
 
-They take the parameters of scikit-learn's `MLPClassifier` and `MLPRegressor`, train, prune in rounds, and retrain.
+They take most parameters of scikit-learn's `MLPClassifier` and `MLPRegressor`, train, prune in rounds, and retrain.
 """
 
 from __future__ import annotations
