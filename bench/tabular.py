@@ -124,7 +124,7 @@ def main(names):
                 warnings.simplefilter("ignore")  # scikit-learn's, that 200 epochs are few
                 scores, seconds, micros, size = measured(estimator, grid, data, folds, score)
             lines.append(
-                f"| {label} | {np.mean(scores):.3f} ± {np.std(scores):.3f} | {seconds:.2g} s | {micros:.2g} µs "
+                f"| {label} | {np.mean(scores):.3f} ± {np.std(scores):.3f} | {seconds:.2g} s | {micros:.3g} µs "
                 f"| {size / 1000:,.0f} KB |"
             )
             print(name, lines[-1], flush=True)

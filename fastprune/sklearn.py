@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
@@ -24,13 +25,15 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from fastprune import check, kernels
 from fastprune.base import ACTIVATIONS
+from fastprune.evaluation import training_set
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.network import MLP
 from fastprune.pruner import Pruner
-from fastprune.records import Amount, History, PruneHistory
-from fastprune.schedules import GeometricDecay
+from fastprune.records import Amount, History, PruneHistory, TrainingWarning
+from fastprune.schedules import GeometricDecay, constant
 from fastprune.spans import OPTIMIZERS
 from fastprune.trainer import Trainer
+from fastprune.training import train
 
 _ACTIVATIONS = {"logistic": "sigmoid"} | {name: name for name in ACTIVATIONS}
 _KEPT = 0.5**0.5  # what a round of the default schedule keeps of the live weights
@@ -142,6 +145,11 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             pruner = Pruner(trainer, schedule=schedule, scope=self.scope, layer_rates=rates)
             self.history_ = pruner.run(data.x, data.y, max(1, self.max_iter // len(schedule)), **shared)
             loss = next((record.after.train.loss for record in reversed(self.history_) if record.after), loss)
+            if self.history_ and self.history_[-1].failed:
+                text = f"sparsity: pruned {self._network.sparsity:.4f} of the weights, and no more was learned without"
+                warnings.warn(
+                    f"{text}; more epochs (max_iter) may help, or less sparsity", TrainingWarning, stacklevel=3
+                )
         self._trainer = None
         self._finish(history, loss, [])
         return self
@@ -154,7 +162,10 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         if self._trainer is None:
             # A part of the samples is no judge of whether the network was better before.
             self._trainer = Trainer(self._network, optimizer=self.solver, restore_best=False, seed=self._seed())
-        history = self._configured(self._trainer, data).fit(data.x, data.y, 1, sample_weight=data.weights)
+        trainer = self._configured(self._trainer, data)
+        samples = training_set(self._network, data.x, data.y, self._loss, trainer.seed, data.weights)
+        # Not `fit`, which warns of a collapse: a step on a few samples is no training.
+        history = train(trainer, samples, self._loss, 1, trainer.learning_rate, constant, None, None)
         self._finish(history, history.train.loss, self.loss_curve_ if begun else [])
         return self
 
@@ -171,6 +182,11 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
     def _prepared(self, X: Any, y: Any, sample_weight: Any, classes: Any, begun: bool) -> _Data:  # noqa: N803
         """Check everything; begin a new network unless one has `begun`."""
         hidden = self._checked_parameters()
+        if begun and (hidden, _ACTIVATIONS[self.activation]) != (self._network.sizes[1:-1], self._network.activation):
+            raise ValueError(
+                f"hidden_layer_sizes, activation: expected {self._network.sizes[1:-1]}, {self._network.activation!r}, "
+                f"which the network that goes on has, got {hidden}, {self.activation!r}"
+            )
         X, y = _validated(self, X, y, reset=not begun)  # noqa: N806
         if issparse(X):
             if begun and self._scaler is not None and self._scaler.with_mean:

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import (
     load_breast_cancer,
@@ -196,6 +197,26 @@ def test_warm_start_goes_on(digits):
     assert classifier.loss_ < loss
     with pytest.raises(ValueError, match=r"y: expected the classes .* which the network knows"):
         classifier.fit(x, y + 1)
+    for setting in ({"hidden_layer_sizes": (50,)}, {"activation": "tanh"}):
+        with pytest.raises(ValueError, match="which the network that goes on has"):
+            clone(classifier).set_params(max_iter=1).fit(x, y).set_params(**setting).fit(x, y)
+
+
+def test_a_round_that_fails_is_told_with_what_was_reached():
+    x, y = make_classification(200, random_state=0)
+    with pytest.warns(fp.TrainingWarning) as caught:
+        classifier = PrunedMLPClassifier(sparsity=0.999, random_state=0).fit(x[:, :1], y)
+    assert f"sparsity: pruned {classifier.sparsity_:.4f} of the weights" in str(caught[-1].message)
+    assert classifier.sparsity_ < 0.999
+
+
+def test_partial_fit_warns_of_no_collapse():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 20))
+    y = (x[:, 0] + x[:, 1] > 2.2).astype(int)
+    classifier = PrunedMLPClassifier(random_state=0)
+    for start in range(0, 2000, 50):
+        classifier.partial_fit(x[start : start + 50], y[start : start + 50], classes=[0, 1])
 
 
 def test_early_stopping_holds_samples_out():

@@ -63,7 +63,7 @@ ALLOWED = {
     "rounds": {*PRUNING, "training"},
     "pruner": {*PRUNING, "rounds", "trainer"},
     "sweep": {*PRUNING, "lazy", "rounds", "spans", "trainer", "pruner", "datasets"},
-    "sklearn": {*PRUNING, "spans", "trainer", "pruner"},
+    "sklearn": {*PRUNING, "spans", "training", "trainer", "pruner"},
     "export": {*NETWORKS, "lazy"},
     "__init__": {*PRUNING, "lazy", "trainer", "pruner", "datasets", "export"},
 }
