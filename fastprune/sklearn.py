@@ -146,10 +146,8 @@ class _PrunedMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
             self.history_ = pruner.run(data.x, data.y, max(1, self.max_iter // len(schedule)), **shared)
             loss = next((record.after.train.loss for record in reversed(self.history_) if record.after), loss)
             if self.history_ and self.history_[-1].failed:
-                text = f"sparsity: pruned {self._network.sparsity:.4f} of the weights, and no more was learned without"
-                warnings.warn(
-                    f"{text}; more epochs (max_iter) may help, or less sparsity", TrainingWarning, stacklevel=3
-                )
+                reached = f"sparsity: reached {self._network.sparsity:.4f}, because retraining failed with more pruned"
+                warnings.warn(f"{reached}. A larger max_iter may help", TrainingWarning, stacklevel=3)
         self._trainer = None
         self._finish(history, loss, [])
         return self
