@@ -608,9 +608,9 @@ class PrunedMLPClassifier(ClassifierMixin, _PrunedMLP):  # type: ignore[misc]
                 raise ValueError(f"classes: expected all labels that come, got {self.classes_}, and in y {found}")
             if self.classes_.size < 2 and kind != "multilabel-indicator":
                 raise ValueError(f"y: expected at least two classes, got one class: {found}")
-            self._kind = "multiclass" if kind != "multilabel-indicator" and self.classes_.size > 2 else kind
-            if kind == "multiclass" and self.classes_.size == 2:
-                self._kind = "binary"
+            self._kind = kind
+            if kind != "multilabel-indicator":  # `classes` may name more than are in y
+                self._kind = "binary" if self.classes_.size == 2 else "multiclass"
             self.n_outputs_ = 1 if self._kind == "binary" else self.classes_.size
         if kind == "multilabel-indicator":
             return weights, y.astype(np.float64)

@@ -512,4 +512,4 @@ def test_before_it_is_fitted(make):
         with pytest.raises(NotFittedError):
             getattr(make(), call)(*[[[1.0]]] * (call == "predict"))
     for name in ("coefs_", "masks_", "sparsity_", "feature_importances_"):
-        assert not hasattr(make(), name) or name == "feature_importances_"
+        assert not hasattr(make(), name)
