@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public
     from fastprune.records import Scores as Scores
     from fastprune.records import TrainingWarning as TrainingWarning
     from fastprune.sensitivity import Sensitivity as Sensitivity
+    from fastprune.sharing import share_weights as share_weights
     from fastprune.state import State as State
     from fastprune.trainer import Trainer as Trainer
 else:
@@ -58,6 +59,7 @@ else:
             "TrainingWarning",
         ],
         "sensitivity": ["Sensitivity"],
+        "sharing": ["share_weights"],
         "state": ["State"],
         "trainer": ["Trainer"],
     }

@@ -54,7 +54,18 @@ def prepare(
     layout = state.storage.layout
     space = workspace(np.arange(samples.weights.size), -(-batch // LANES), layout, state.values.dtype, training=True)
     gradient = np.zeros_like(state.values)
-    parameters = Parameters(state.values, state.storage.live, gradient, state.velocity, state.square)
+    named, firsts, groups = np.unique(state.groups, return_index=True, return_inverse=True)
+    unshared = int(named.size > 0 and named[0] < 0)  # the number -1, if it is there, comes first
+    parameters = Parameters(
+        state.values,
+        state.storage.live,
+        gradient,
+        state.velocity,
+        state.square,
+        (groups - unshared).astype(np.int32),
+        firsts[unshared:],
+        np.empty(named.size - unshared),
+    )
     update = Update(OPTIMIZERS[trainer.optimizer], trainer.momentum, trainer.nesterov, trainer.l1, trainer.l2)
     training = Training(LOSSES[loss], batch, np.uint64(trainer.seed), update)
     space.keep[:] = _keep(trainer)

@@ -7,7 +7,7 @@ assignment, so that Ctrl-C cannot leave a half-changed network.
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune.files import read_npz
-from fastprune.kernels.layout import Floats, Ints
+from fastprune.kernels.layout import Floats, Indices, Ints
 from fastprune.storage import Storage, from_positions
 
 _VECTORS = ("values", "velocity", "square")
@@ -35,6 +35,8 @@ class State:
         The optimizer's vectors: momentum, or Adam's two moments. Empty if the optimizer does not use them.
     updates : ndarray of int64 (1,)
         Number of updates the optimizer has made.
+    groups : ndarray of int32 (P,) or (0,)
+        The group of each parameter that shares its value with others, else -1; empty if none does. See `share_weights`.
     owner : object
         Identifies the trainer that `velocity`, `square` and `updates` belong to; any other trainer starts from 0.
     """
@@ -44,6 +46,7 @@ class State:
     velocity: Floats
     square: Floats
     updates: Ints
+    groups: Indices = field(default_factory=lambda: np.empty(0, np.int32))
     owner: object = None
 
     @classmethod
@@ -68,19 +71,23 @@ class State:
         sources = storage.sources(self.storage)
         kept = (sources >= 0) & (storage.live > 0)
         vectors = [np.where(kept, vector[sources], 0) if vector.size else vector for vector in self.vectors]
-        return replace(self._with(*vectors), storage=storage, updates=self.updates.copy())
+        groups = np.where(kept, self.groups[sources], np.int32(-1)) if self.groups.size else self.groups
+        return replace(self._with(*vectors), storage=storage, updates=self.updates.copy(), groups=groups)
 
     def with_live(self, positions: Sequence[Ints | None]) -> Self:
         """Return the network with these live weights (see `Storage.with_live`); new ones are 0."""
         return self.stored_in(self.storage.with_live(positions))
 
     def with_values(self, weights: Iterable[npt.NDArray[Any]], biases: Sequence[npt.NDArray[Any]]) -> Self:
-        """Return the network with new values for the live weights (one vector per layer, in C order) and the biases."""
+        """Return the network with new values for the live weights (one vector per layer, in C order) and the biases.
+
+        None are shared any more.
+        """
         values = np.zeros_like(self.values)
         for (low, high), layer in zip(pairwise(self.storage.layout.weights.tolist()), weights, strict=True):
             values[low:high][self.storage.live[low:high] > 0] = layer
         values[self.storage.layout.biases[0] :] = np.concatenate(biases)
-        return replace(self, values=values)
+        return replace(self, values=values, groups=self.groups[:0])
 
     def rewound(self, earlier: "State") -> Self:
         """Return the parameters and optimizer state of an earlier state, with the present masks.
@@ -94,7 +101,7 @@ class State:
             if not np.isin(self.storage.positions(layer), earlier.storage.positions(layer), assume_unique=True).all():
                 raise ValueError(f"weights of layer {layer}")
         then = earlier.stored_in(self.storage)
-        return replace(self._with(*then.vectors), updates=earlier.updates.copy())
+        return replace(self._with(*then.vectors), updates=earlier.updates.copy(), groups=then.groups)
 
     @property
     def vectors(self) -> tuple[Floats, Floats, Floats]:
@@ -143,6 +150,15 @@ class State:
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
             if vector.size and vector[pruned].any():
                 raise ValueError(f"{name}: expected 0 where the weight is pruned")
+        groups = self.groups
+        if not isinstance(groups, np.ndarray) or groups.dtype != np.int32 or groups.shape not in ((size,), (0,)):
+            raise ValueError(f"groups: expected int32 ({size},) or (0,), got {groups!r:.60}")
+        if groups.size:
+            if groups.min() < -1 or groups.max() >= size or (groups[pruned] >= 0).any():
+                raise ValueError("groups: expected numbers of groups, and -1 where the weight is pruned")
+            for vector in self.vectors:
+                if vector.size and (vector != self._shared(vector)).any():
+                    raise ValueError("groups: expected the same number in all of a group")
         if self.square.size and self.square.min() < 0:
             raise ValueError("square: expected numbers of at least 0")
         updates = self.updates
@@ -172,6 +188,8 @@ class State:
         vectors = [vector[live] if vector.size else vector for vector in self.vectors]
         arrays = self.storage.to_arrays() | dict(zip(_VECTORS, vectors, strict=True))
         arrays["updates"] = self.updates.reshape(())
+        if self.groups.size:
+            arrays["groups"] = self.groups[live]
         np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy takes an array for `allow_pickle`
         return file.getvalue()
 
@@ -196,13 +214,22 @@ class State:
                 vector = np.zeros(live.size if kept.size else 0, kept.dtype)
                 vector[live[: vector.size]] = kept
                 vectors[name] = vector
-            state = cls(storage, **vectors, updates=arrays["updates"].reshape(1))
+            groups = np.empty(0, np.int32)
+            if "groups" in arrays:
+                groups = np.full(live.size, -1, np.int32)
+                groups[live] = arrays["groups"]
+            state = cls(storage, **vectors, updates=arrays["updates"].reshape(1), groups=groups)
             state.check()
         except Exception as error:  # damaged content can raise almost anything
             raise ValueError(
                 f"content: expected bytes from State.to_bytes, got something else ({error or type(error).__name__})"
             ) from error
         return state
+
+    def _shared(self, vector: Floats) -> Floats:
+        """Return the vector with the number of each group's first parameter in all of the group."""
+        named, firsts = np.unique(self.groups, return_index=True)
+        return np.where(self.groups < 0, vector, vector[firsts[np.searchsorted(named, self.groups)]])
 
     def _with(self, values: Floats, velocity: Floats, square: Floats) -> Self:
         return replace(self, values=values, velocity=velocity, square=square)

@@ -21,6 +21,7 @@ from fastprune.network import LOSSES
 from fastprune.spans import OPTIMIZERS
 
 DTYPES = ["float32", "float64"]
+UNSHARED = np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0)  # no parameters share values
 TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-5}, "float64": {"rtol": 1e-11, "atol": 1e-12}}
 
 
@@ -719,7 +720,7 @@ def update_step(parameters, first, weights, settings, rate, step, team):
 @pytest.mark.parametrize(("first", "count", "weights"), [(0, 10, 6), (5, 300, 70), (64, 300, 64), (0, 300, 300)])
 def test_only_weights_decay(dtype, optimizer, first, count, weights):
     zeros, values = np.zeros(count, dtype), np.ones(count, dtype)
-    parameters = Parameters(values, np.ones(count, np.uint8), zeros, zeros.copy(), zeros.copy())
+    parameters = Parameters(values, np.ones(count, np.uint8), zeros, zeros.copy(), zeros.copy(), *UNSHARED)
     for thread in range(3):  # each does its share
         before = values.copy()
         update_step(parameters, first, weights, settings(optimizer, l1=0.5, l2=0.5), 0.1, 0, team(thread, 3))
@@ -786,7 +787,7 @@ def run_steps(
     )
     for array in (scratch.inputs, scratch.activations, scratch.deltas, scratch.losses):
         array[:] = np.nan
-    parameters = Parameters(network.state.values, network.state.storage.live, zeros.copy(), velocity, zeros)
+    parameters = Parameters(network.state.values, network.state.storage.live, zeros.copy(), velocity, zeros, *UNSHARED)
     scratch.keep[0] -= input_dropout
     scratch.keep[1:-1] -= dropout
     recipe = Training(LOSSES[network.loss], batch, np.uint64(11), settings(optimizer, l1=0.001, l2=0.01))

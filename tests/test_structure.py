@@ -64,8 +64,10 @@ ALLOWED = {
     "pruner": {*PRUNING, "rounds", "trainer"},
     "sweep": {*PRUNING, "lazy", "rounds", "spans", "trainer", "pruner", "datasets"},
     "sklearn": {*PRUNING, "spans", "training", "trainer", "pruner"},
+    "sharing": NETWORKS,
+    "sklearn": {*PRUNING, "spans", "trainer", "pruner"},
     "export": {*NETWORKS, "lazy"},
-    "__init__": {*PRUNING, "lazy", "trainer", "pruner", "datasets", "export"},
+    "__init__": {*PRUNING, "lazy", "sharing", "trainer", "pruner", "datasets", "export"},
 }
 
 

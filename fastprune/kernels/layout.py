@@ -66,6 +66,9 @@ class Parameters(NamedTuple):
     gradient: Floats  # starts as zeros, because weights on no path to an output are never written
     velocity: Floats  # SGD's momentum, Adam's first moment
     square: Floats  # Adam's second moment; empty for SGD
+    groups: Indices  # group of each parameter that shares its value, else -1; empty if none does
+    firsts: Ints  # (G,) the first parameter of each group
+    sums: npt.NDArray[np.float64]  # (G,) scratch memory
 
 
 class Features(NamedTuple):

@@ -41,7 +41,7 @@ from fastprune.kernels.random import derive, shuffle
 from fastprune.kernels.simd import item
 from fastprune.kernels.team import share, wait
 from fastprune.kernels.tile import as_tile, gather, gather_sparse, lanes_for
-from fastprune.kernels.update import update_range, update_step
+from fastprune.kernels.update import share_gradient, share_update, update_range, update_step
 
 # Rows of a dense product that are never divided. On an AMD EPYC (Zen 3), dense steps take 1.01 to 1.02 times as long
 # with 256 on one thread, and 1.04 to 1.12 times on two, where 784 rows make three chunks. With 512 they make one:
@@ -468,7 +468,8 @@ def train_steps(
         if fresh:
             gather_batch(workspace, layout, samples.features, batch, team)
             wait(team)
-        first = 1 if batches == 1 and reads_once(workspace, layout, batch) else 0
+        shared = parameters.groups.size > 0
+        first = 1 if batches == 1 and not shared and reads_once(workspace, layout, batch) else 0
         begun = 0 if fresh else first
         loss, hits = forward_batch(workspace, layout, parameters.values, samples, batch, training.loss, begun, team)
         if team.thread == 0:
@@ -476,12 +477,20 @@ def train_steps(
         if not math.isfinite(loss):
             return s
         backward_batch(parameters.gradient, workspace, layout, parameters.values, batch, first, team)
+        if shared:
+            if team.thread == 0:
+                share_gradient(parameters)
+            wait(team)
         rate = span.rates[s]
         update_step(parameters, layout.weights[first], layout.biases[0], training.update, rate, updates + s, team)
         if first == 1:
             wait(team)
             following = Batch(start, stop, derive(drops, updates + s + 1))
             step_first_layer(parameters, workspace, layout, batch, following, training.update, rate, updates + s, team)
+        if shared:
+            wait(team)
+            if team.thread == 0:
+                share_update(parameters)
         if team.thread == 0:
             span.updates[0] = updates + s + 1
         wait(team)

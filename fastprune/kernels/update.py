@@ -66,6 +66,36 @@ def adam_step(
 
 
 @inner_kernel
+def share_gradient(parameters: Parameters) -> None:
+    """Give each parameter of a group the sum of the group's gradients (Han, Mao, Dally 2016, section 3.3)."""
+    groups, gradient, sums = parameters.groups, parameters.gradient, parameters.sums
+    sums[:] = 0
+    for p in range(groups.size):
+        if groups[p] >= 0:
+            sums[groups[p]] += gradient[p]
+    for p in range(groups.size):
+        if groups[p] >= 0:
+            gradient[p] = sums[groups[p]]
+
+
+@inner_kernel
+def share_update(parameters: Parameters) -> None:
+    """Give each parameter of a group, and what the optimizer keeps of it, the numbers of the group's first.
+
+    An update rounds differently in a vector and in the remainder of a loop. Gradients become 0, because the next step
+    does not write those of weights on no path to an output.
+    """
+    groups, firsts, square = parameters.groups, parameters.firsts, parameters.square
+    for p in range(groups.size):
+        if groups[p] >= 0:
+            first = firsts[groups[p]]
+            parameters.gradient[p] = 0
+            parameters.values[p], parameters.velocity[p] = parameters.values[first], parameters.velocity[first]
+            if square.size > 0:
+                square[p] = square[first]
+
+
+@inner_kernel
 def update_range(
     parameters: Parameters, low: int, high: int, decays: bool, update: Update, rate: float, step: int
 ) -> None:
