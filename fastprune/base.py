@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from fastprune import check, kernels
+from fastprune.coded import encode
 from fastprune.files import atomic_write
 from fastprune.kernels.constants import LEAKY_RELU, RELU, SIGMOID, TANH
 from fastprune.kernels.layout import Floats, Indices, Ints
@@ -339,8 +340,12 @@ class Network:
         """Compute the logits of checked samples."""
         raise NotImplementedError
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights, masks and settings to an `.npz` file without pickles. The write is atomic. See also `load`.
+    def _used(self) -> State:
+        """Return the state of the frozen form."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str], *, coded: bool = False) -> None:
+        """Write weights, masks and settings to a file without pickles. The write is atomic. See also `load`.
 
         Only live weights and the distances between them are stored, so the file shrinks as the network is pruned.
         `execution` is not stored; `load` uses "auto". Optimizer state is not stored either; see `State.to_bytes`.
@@ -349,6 +354,10 @@ class Network:
         ----------
         path : str or path
             Name of the file, used without change. An existing file is replaced.
+        coded : bool, default False
+            False: an `.npz` archive. True: a coded file, the smallest there is. It holds the frozen form of the network
+            (see `MLP.freeze`), whose predictions it keeps bit for bit. It pays most if the weights of a layer have few
+            distinct values: up to 256 are stored once, in a table.
 
         Raises
         ------
@@ -358,10 +367,15 @@ class Network:
             If the file cannot be written.
         """
         path = check.file_name("path", path)
-        state = self.state
+        state = self._used() if check.boolean("coded", coded) else self.state
         storage = state.storage
         if not np.isfinite(state.values).all():
             raise ValueError("network: only finite weights can be saved, but some are NaN or infinite")
+        if coded:
+            content = encode(state, self.loss)
+            with atomic_write(path) as file:
+                file.write(content)
+            return
         settings = {
             "sizes": storage.sizes,
             "activation": self.activation,

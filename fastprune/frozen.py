@@ -102,6 +102,9 @@ class FrozenMLP(Network):
         """Pickle only what the rest can be rebuilt from."""
         return FrozenMLP, (self.state, self.loss)
 
+    def _used(self) -> State:
+        return self.state
+
     def _logits(self, x: Floats) -> Floats:
         if x.shape[0] > _SINGLES or not isinstance(x, np.ndarray):
             return forward(features_of(x), self.state.values, self.state.storage.layout, Threads(1))
@@ -119,6 +122,8 @@ def freeze(network: Network) -> FrozenMLP:
         _keep(distinct(parts[level].columns), level, sizes, parts)
     for level in range(1, len(parts)):  # then those without incoming live weights, from the first level
         _fold_constants(level, sizes, parts, code)
+    for level in range(1, len(parts)):
+        _sort(level, parts)
     positions = [part.rows * fan_in + part.columns for part, fan_in in zip(parts, sizes[:-1], strict=True)]
     state = State.zeros(sizes, ["auto"] * len(parts), code, positions, network.dtype)
     return FrozenMLP(state.with_values([part.values for part in parts], [part.biases for part in parts]), network.loss)
@@ -140,6 +145,27 @@ def _fold_constants(level: int, sizes: list[int], parts: list[Part], activation:
     np.add.at(biases, above.rows, above.values * given[0, above.columns])
     parts[level] = above._replace(biases=biases)
     _keep(np.flatnonzero(reached), level, sizes, parts)
+
+
+def _sort(level: int, parts: list[Part]) -> None:
+    """Sort a level's units by their number of incoming live weights, falling, then by the first one's column.
+
+    Any order gives the same outputs, up to rounding; with this one, coded files are smaller.
+    """
+    below, above = parts[level - 1], parts[level]
+    counts = np.bincount(below.rows, minlength=below.biases.size)
+    starts = np.cumsum(counts) - counts
+    first = np.append(below.columns, 0)[np.where(counts > 0, starts, -1)]
+    order = np.lexsort((first, -counts))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size)
+    parts[level - 1] = _by_row(below._replace(rows=rank[below.rows], biases=below.biases[order]))
+    parts[level] = _by_row(above._replace(columns=rank[above.columns]))
+
+
+def _by_row(part: Part) -> Part:
+    order = np.lexsort((part.columns, part.rows))
+    return Part(part.rows[order], part.columns[order], part.values[order], part.biases)
 
 
 def _keep(kept: Ints, level: int, sizes: list[int], parts: list[Part]) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastprune import check
+from fastprune import check, coded
 from fastprune.allocation import choose, erdos_renyi
 from fastprune.base import ACTIVATIONS, FORMAT, Network
-from fastprune.files import read_npz
+from fastprune.files import read_npz, regular
 from fastprune.frozen import FrozenMLP, freeze
 from fastprune.inference import features_of, forward
 from fastprune.kernels.constants import MEAN_SQUARED_ERROR, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
@@ -308,6 +308,9 @@ class MLP(check.Checked, Network):
         """
         return freeze(self)
 
+    def _used(self) -> State:
+        return self.freeze().state
+
     def _logits(self, x: Floats) -> Floats:
         state = self.state
         return forward(features_of(x), state.values, state.storage.layout, Threads(1))
@@ -353,6 +356,9 @@ def load(path: str | os.PathLike[str]) -> MLP | FrozenMLP:
     """
     path = check.path("path", path)
     try:
+        with regular(path).open("rb") as file:
+            if file.read(len(coded.MAGIC)) == coded.MAGIC:
+                return FrozenMLP(*coded.decode(coded.MAGIC + file.read()))
         return _from_arrays(read_npz(path))
     except Exception as error:  # a damaged file can raise almost anything
         fault = f"array {error} is missing" if isinstance(error, KeyError) else error or type(error).__name__

@@ -65,7 +65,6 @@ ALLOWED = {
     "sweep": {*PRUNING, "lazy", "rounds", "spans", "trainer", "pruner", "datasets"},
     "sklearn": {*PRUNING, "spans", "training", "trainer", "pruner"},
     "sharing": NETWORKS,
-    "sklearn": {*PRUNING, "spans", "trainer", "pruner"},
     "export": {*NETWORKS, "lazy"},
     "__init__": {*PRUNING, "lazy", "sharing", "trainer", "pruner", "datasets", "export"},
 }

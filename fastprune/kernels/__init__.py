@@ -21,6 +21,12 @@ from fastprune.lazy import attach
 
 if TYPE_CHECKING:
     from fastprune.kernels.activation import activate_forward as activate_forward
+    from fastprune.kernels.coding import code_codes as code_codes
+    from fastprune.kernels.coding import code_counts as code_counts
+    from fastprune.kernels.coding import code_floats as code_floats
+    from fastprune.kernels.coding import code_layer as code_layer
+    from fastprune.kernels.coding import code_marks as code_marks
+    from fastprune.kernels.coding import code_number as code_number
     from fastprune.kernels.jit import is_compiled as is_compiled
     from fastprune.kernels.loss import loss_and_gradient as loss_and_gradient
     from fastprune.kernels.random import derive as derive
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
 else:
     _NAMES = {
         "activation": ["activate_forward"],
+        "coding": ["code_codes", "code_counts", "code_floats", "code_layer", "code_marks", "code_number"],
         "jit": ["is_compiled"],
         "loss": ["loss_and_gradient"],
         "random": ["derive", "shuffle"],

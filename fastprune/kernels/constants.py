@@ -24,3 +24,7 @@ SHUFFLE, DROPOUT, WATCH = 1, 2, 3
 # Elements of a team's barrier, which starts as zeros; two cache lines apart, because processors may fetch lines in
 # pairs.
 ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
+
+# A layer of a coded file with more places than this for each weight, in rows and columns that have any, is written as
+# distances.
+CODED_FAR = 256

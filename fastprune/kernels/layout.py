@@ -152,3 +152,31 @@ class Span(NamedTuple):
     hits: Ints  # (S,) written: right answers of each batch before its update
     step: int  # steps that were run on the workspace before; the next takes batch `step` modulo the epoch's batches
     updates: Ints  # (1,) updates of the optimizer so far, incremented by each step; part of the random keys
+
+
+class Coder(NamedTuple):
+    """A binary arithmetic coder: an interval of 32-bit numbers that each bit narrows."""
+
+    state: Ints  # (5,): bounds of the interval, the number read, place in `data`, whether it writes
+    data: Bytes  # what is read, or room for what is written
+    squash: Ints  # (4096,): chance in 16 bits by log-odds in units of 1/256, from -2048
+    stretch: Ints  # (4096,): the inverse
+
+
+class Mixer(NamedTuple):
+    """Several predictions of a bit, mixed with weights that are learned (logistic mixing, Mahoney 2005)."""
+
+    slots: Ints
+    chosen: Ints  # (n,): slot of each prediction; -1 for one that is given as log-odds
+    inputs: Ints  # (n,): log-odds of the predictions
+    weights: Ints  # (sets, n), in units of 1/65536
+
+
+class Lattice(NamedTuple):
+    """What is known of a layer before its positions."""
+
+    counts: Ints  # (O,): live weights of each row
+    live: Ints  # columns with a live weight, ascending
+    below: Ints  # (I,): live weights that lead into the unit of each column; zeros for inputs
+    period: int  # columns so far apart are neighbours, too
+    distinct: int  # number of values; 1 if codes are not stored
