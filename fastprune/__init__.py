@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public
     from fastprune.records import TrainingWarning as TrainingWarning
     from fastprune.sensitivity import Sensitivity as Sensitivity
     from fastprune.sharing import share_weights as share_weights
+    from fastprune.sizes import FileSizes as FileSizes
+    from fastprune.sizes import file_sizes as file_sizes
     from fastprune.state import State as State
     from fastprune.trainer import Trainer as Trainer
 else:
@@ -60,6 +62,7 @@ else:
         ],
         "sensitivity": ["Sensitivity"],
         "sharing": ["share_weights"],
+        "sizes": ["FileSizes", "file_sizes"],
         "state": ["State"],
         "trainer": ["Trainer"],
     }

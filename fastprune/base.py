@@ -340,10 +340,6 @@ class Network:
         """Compute the logits of checked samples."""
         raise NotImplementedError
 
-    def _used(self) -> State:
-        """Return the state of the frozen form."""
-        raise NotImplementedError
-
     def save(self, path: str | os.PathLike[str], *, coded: bool = False) -> None:
         """Write weights, masks and settings to a file without pickles. The write is atomic. See also `load`.
 
@@ -368,14 +364,23 @@ class Network:
         """
         path = check.file_name("path", path)
         state = self._used() if check.boolean("coded", coded) else self.state
-        storage = state.storage
         if not np.isfinite(state.values).all():
             raise ValueError("network: only finite weights can be saved, but some are NaN or infinite")
-        if coded:
-            content = encode(state, self.loss)
-            with atomic_write(path) as file:
+        content = encode(state, self.loss) if coded else None
+        with atomic_write(path) as file:
+            if content is not None:
                 file.write(content)
-            return
+            else:
+                np.savez_compressed(file, **self._arrays())  # type: ignore[arg-type]  # an array for `allow_pickle`
+
+    def _used(self) -> State:
+        """Return the state of the frozen form."""
+        raise NotImplementedError
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays of the network's `.npz` file."""
+        state = self.state
+        storage = state.storage
         settings = {
             "sizes": storage.sizes,
             "activation": self.activation,
@@ -393,8 +398,7 @@ class Network:
             arrays[f"weights_{layer}"] = state.values[low:high][storage.live[low:high] > 0]
             if (name := f"gaps_{layer}") in gaps:
                 arrays[name] = gaps[name]
-        with atomic_write(path) as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes an array for `allow_pickle`
+        return arrays
 
     def __repr__(self) -> str:
         return (

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastprune import kernels
-from fastprune.kernels.constants import ACTIVATIONS
+from fastprune.kernels.constants import ACTIVATIONS, LOW, NUMBER, PLACE, PLACES
 from fastprune.kernels.layout import Bytes, Coder, Floats, Ints, Lattice, Mixer
 from fastprune.state import State
 
@@ -32,9 +32,11 @@ _MOST_DISTINCT = 256
 _LOGISTIC = [22, 36, 60, 98, 162, 267, 439, 720, 1179, 1921, 3108, 4971, 7812, 11955, 17625, 24743, 32768]
 _LOGISTIC += [65536 - chance for chance in _LOGISTIC[-2::-1]]
 _NEW = 1 << 31  # a slot that has seen nothing: chance 1/2
+# Slots of positions begin with the layer's density, within bounds, as if they had seen so many bits.
+_LEAST, _TRUST = 64, 6
 
-# Lags up to this are tried as the period of the inputs.
-_LONGEST_PERIOD = 512
+# How a writer looks for the period of the inputs: of so many inputs, up to so many apart, in rows of so many weights.
+_TRIED_INPUTS, _LONGEST_PERIOD, _TRIED_WEIGHTS = 2**16, 512, 2**14
 
 
 class _Part(NamedTuple):
@@ -137,7 +139,7 @@ class _Stream:
             raise ValueError("more weights than the file or a row can hold")
 
     def _slots(self, kind: str) -> Ints:
-        return self._numbers.setdefault(kind, _slots(130))
+        return self._numbers.setdefault(kind, _slots(NUMBER))
 
     def floats(self, patterns: Ints, dtype: int) -> None:
         """Exchange the bit patterns of floats."""
@@ -152,46 +154,40 @@ class _Stream:
         kernels.code_floats(patterns, self.coder, _slots(1 << _HEADS[dtype]), _HEADS[dtype], tail, zeros)
 
     def table(self, patterns: Ints, dtype: int) -> tuple[Ints, Ints]:
-        """Exchange the distinct values, in ascending order, if a table of them pays; return it and the codes."""
-        table, codes = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        if self.writes:
-            table, codes = _shared(patterns, dtype)
+        """Exchange the distinct values in ascending order, or none; a writer also gets the code of each value."""
+        table, codes = _shared(patterns, dtype) if self.writes else (patterns[:0], patterns[:0])
         size = self.number("table", table.size)
         if size > _MOST_DISTINCT:
-            raise ValueError(f"a table of {size} values")
-        if not self.writes:
-            table = np.zeros(size, np.int64)
+            raise ValueError("a table of too many values")
+        table = np.resize(table, size)
         self.floats(table, dtype)
         return table, codes
 
     def end(self) -> bytes:
-        """Return what was written, without zeros at its end, which a reader supplies."""
-        low, place = int(self.coder.state[0]), int(self.coder.state[3])
-        last = bytes([(low >> 24) + 1]) if low else b""
-        return (self.coder.data[:place].tobytes().ljust(place, b"?") + last).rstrip(b"\0")
+        """Return what was written, junk if there was no room, without zeros at its end, which a reader supplies."""
+        low, place = int(self.coder.state[LOW]), int(self.coder.state[PLACE])
+        content = self.coder.data[:place].tobytes().ljust(place, b"?")
+        return (content + bytes([(low >> 24) + 1 if low else 0])).rstrip(b"\0")
 
     def left(self) -> bool:
         """Whether there is anything but zeros that was not read."""
-        return bool(self.coder.data[self.coder.state[3] :].any())
+        return bool(self.coder.data[self.coder.state[PLACE] :].any())
 
 
 def _exchange(stream: _Stream, dtype: int, below: Ints, part: _Part, most: int) -> _Part:
-    """Write a layer, or read one, for which `part` gives the shapes; it may have at most so many weights."""
+    """Write a layer, or read one of at most so many weights, for which `part` gives the rows and biases."""
     table, codes = stream.table(part.weights, dtype)
-    first = stream.number("period", _period(part, below) - 1 if stream.writes else 0)
-    columns, codes = _positions(stream, below, part, codes, max(1, table.size), first + 1, most)
-    weights = part.weights if stream.writes else np.zeros(columns.size, np.int64)
-    if table.size:
-        weights = table[codes]
-    else:
+    period = 1 + stream.number("period", _period(part, below) - 1 if stream.writes else 0)
+    columns, codes = _positions(stream, below, part, codes, max(1, table.size), period, most)
+    weights = table[codes] if table.size else np.resize(part.weights, columns.size)
+    if not table.size:
         stream.floats(weights, dtype)
-    biases = part.biases
-    table, codes = stream.table(biases, dtype)
+    table, codes = stream.table(part.biases, dtype)
+    codes = np.resize(codes, part.biases.size)
     if table.size:
-        codes = codes if stream.writes else np.zeros(biases.size, np.int64)
         kernels.code_codes(codes, stream.coder, _slots(_MOST_DISTINCT), table.size)
-        biases = table[codes]
-    else:
+    biases = table[codes] if table.size else part.biases.copy()
+    if not table.size:
         stream.floats(biases, dtype)
     return _Part(part.counts, columns, weights, biases)
 
@@ -199,51 +195,58 @@ def _exchange(stream: _Stream, dtype: int, below: Ints, part: _Part, most: int) 
 def _positions(
     stream: _Stream, below: Ints, part: _Part, codes: Ints, distinct: int, period: int, most: int
 ) -> tuple[Ints, Ints]:
-    """Exchange where the live weights are, and their codes."""
-    counts, columns = part.counts, part.columns
+    """Exchange the columns and the codes of the live weights."""
+    counts = part.counts
     marks = np.zeros(below.size, np.uint8)
-    marks[columns] = 1
+    marks[part.columns] = 1
     kernels.code_marks(marks, stream.coder, _slots(8), period)
     live = np.flatnonzero(marks)
-    stream.counts(counts, live.size, columns.size if stream.writes else most)
-    if not stream.writes:
-        columns = np.zeros(counts.sum(), np.int64)
-    if not codes.size:
-        codes = np.zeros(columns.size, np.int64)
-    density = (columns.size << 32) // max(1, live.size * np.count_nonzero(counts))
-    places = np.full(1184, min(max(density >> 10 << 10, 1 << 16), (1 << 32) - (1 << 16)) + 6)
-    nodes = 1 << (distinct - 1).bit_length()
-    lattice = Lattice(counts, live, below, period, distinct)
-    if not kernels.code_layer(
+    stream.counts(counts, live.size, part.columns.size if stream.writes else most)
+    columns, codes = (np.resize(vector, counts.sum()) for vector in (part.columns, codes))
+    chance = (columns.size << 22) // max(1, live.size * int(np.count_nonzero(counts)))
+    first = min(max(chance, _LEAST), (1 << 22) - _LEAST) << 10 | _TRUST
+    values = 3 * (distinct + 1) << (distinct - 1).bit_length()
+    inside = kernels.code_layer(
         columns,
         codes,
         np.zeros((3, below.size), np.int64),
         stream.coder,
-        Mixer(places, np.array([-1, 0, 0, 0, 0]), np.zeros(5, np.int64), np.full((12, 5), 1 << 14)),
-        Mixer(_slots(4 * nodes * (distinct + 1)), np.zeros(4, np.int64), np.zeros(4, np.int64), np.full((1, 4), 1 << 14)),
-        _slots(130),
-        lattice,
-    ):
+        _mixer(np.full(PLACES, first), [-1, 0, 0, 0, 0], 12),
+        _mixer(_slots(values), [0, 0, 0], 1),
+        _slots(NUMBER),
+        Lattice(counts, live, below, period, distinct),
+    )
+    if not inside:
         raise ValueError("weights outside their layer")
     return columns, codes
 
 
+def _mixer(slots: Ints, chosen: list[int], sets: int) -> Mixer:
+    return Mixer(slots, np.array(chosen), np.zeros(len(chosen), np.int64), np.full((sets, len(chosen)), 1 << 14))
+
+
 def _period(part: _Part, below: Ints) -> int:
-    """Return the period of the inputs that makes the file smallest: the width of the image, if inputs are one."""
-    if below.any() or not part.columns.size:  # hidden units have no order but that of their weights
+    """Return the period of the inputs that makes the layer smallest: the width of the image, if inputs are one.
+
+    Candidates are 1 and the lags at which the columns' numbers of weights are most alike, tried on the first rows.
+    """
+    if below.any() or not part.columns.size:  # hidden units are in the order of their weights
         return 1
-    sums = np.bincount(part.columns, minlength=below.size)
-    lags = np.arange(1, min(_LONGEST_PERIOD, below.size // 2) + 1)
+    sums = np.bincount(part.columns, minlength=below.size)[:_TRIED_INPUTS]
+    lags = range(1, min(_LONGEST_PERIOD, sums.size // 2) + 1)
     likeness = np.array([0, *(sums[lag:] @ sums[:-lag] for lag in lags), 0])
-    peaks = lags[(likeness[1:-1] > likeness[:-2]) & (likeness[1:-1] > likeness[2:])]
+    peaks = 1 + np.flatnonzero((likeness[1:-1] > likeness[:-2]) & (likeness[1:-1] > likeness[2:]))
     best = peaks[np.argsort(-likeness[peaks], kind="stable")][:3]
+    rows = 1 + int(np.searchsorted(np.cumsum(part.counts), _TRIED_WEIGHTS))
+    first = part._replace(counts=part.counts[:rows], columns=part.columns[: part.counts[:rows].sum()])
 
     def length(period: int) -> int:
         stream = _Stream(np.zeros(0, np.uint8), True)
-        _positions(stream, below, part, np.zeros(0, np.int64), 1, period, 0)
-        return int(stream.coder.state[3])
+        _positions(stream, below, first, np.zeros(first.columns.size, np.int64), 1, period, 0)
+        return int(stream.coder.state[PLACE])
 
-    return min([1, *best.tolist()], key=length)
+    candidates: list[int] = [1, *best.tolist()]
+    return min(candidates, key=length)
 
 
 def _shared(patterns: Ints, dtype: int) -> tuple[Ints, Ints]:
@@ -251,7 +254,11 @@ def _shared(patterns: Ints, dtype: int) -> tuple[Ints, Ints]:
     table, codes = np.unique(patterns, return_inverse=True)
     width = _HEADS[dtype] + _TAILS[dtype]
     bits = (table.size - 1).bit_length()
-    if not table.size or table.size > _MOST_DISTINCT or table.size * width + patterns.size * bits > patterns.size * width:
+    if (
+        not table.size
+        or table.size > _MOST_DISTINCT
+        or table.size * width + patterns.size * bits > patterns.size * width
+    ):
         return table[:0], codes[:0]
     order = np.argsort(_floats(table, dtype), kind="stable")
     rank = np.empty_like(order)

@@ -27,7 +27,7 @@ PACKAGES = [fastprune, fastprune.export, fastprune.sweep]
 
 # What each room may import of the others, the lower ones first. `files`, `check`, `blas`, `team` and `lazy` are tools.
 TOOLS = {"files", "check", "blas", "team"}
-PARAMETERS = {"kernels", *TOOLS, "processor", "allocation", "storage", "state", "inference"}
+PARAMETERS = {"kernels", *TOOLS, "processor", "allocation", "storage", "state", "inference", "coded"}
 NETWORKS = {*PARAMETERS, "base", "frozen", "network"}
 LEARNING = {*NETWORKS, "records", "schedules", "progress", "evaluation", "gradients"}
 PRUNING = {*LEARNING, "criteria", "growers", "rules", "selection", "sensitivity"}
@@ -47,9 +47,11 @@ ALLOWED = {
     "storage": {"kernels", "processor"},
     "inference": {"kernels", *TOOLS, "storage"},
     "state": {"kernels", *TOOLS, "storage"},
+    "coded": {"kernels", *TOOLS, "storage", "state"},
     "base": PARAMETERS,
     "frozen": {*PARAMETERS, "base"},
     "network": NETWORKS,
+    "sizes": NETWORKS,
     "evaluation": {*NETWORKS, "records"},
     "gradients": {*NETWORKS, "evaluation"},
     "spans": {*NETWORKS, "evaluation"},
@@ -66,7 +68,7 @@ ALLOWED = {
     "sklearn": {*PRUNING, "spans", "training", "trainer", "pruner"},
     "sharing": NETWORKS,
     "export": {*NETWORKS, "lazy"},
-    "__init__": {*PRUNING, "lazy", "sharing", "trainer", "pruner", "datasets", "export"},
+    "__init__": {*PRUNING, "lazy", "sharing", "sizes", "trainer", "pruner", "datasets", "export"},
 }
 
 

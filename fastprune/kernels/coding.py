@@ -7,11 +7,9 @@ describes the stream.
 Slots are adaptive probabilities: the chance of a 1 in 22 bits, above 10 bits that count how often it was adapted.
 """
 
-from fastprune.kernels.constants import CODED_FAR
+from fastprune.kernels.constants import CODED_FAR, HIGH, LOW, NUMBER, PLACE, WORD, WRITES
 from fastprune.kernels.jit import inner_kernel, kernel
 from fastprune.kernels.layout import Bytes, Coder, Ints, Lattice, Mixer
-
-LOW, HIGH, WORD, PLACE, WRITES = range(5)  # of Coder.state
 
 _LIMIT = 1000  # a slot adapts by 1 / (n + 1.5) until it has seen so many bits
 _RATE = 4  # of the weights of a mixer
@@ -81,7 +79,7 @@ def code_mixed(coder: Coder, mixer: Mixer, weights: int, bit: int) -> int:
 def code_number(coder: Coder, slots: Ints, number: int) -> int:
     """Write or read a number of at least 0 (Elias's gamma code of number + 1, of adaptive bits); return it.
 
-    `slots` (128,) belong to numbers of this kind. What is read can be as large as 2^40.
+    `slots` (NUMBER,) belong to numbers of this kind. What is read can be as large as 2^40.
     """
     length = 0
     while length < _LONGEST and code_adaptive(coder, slots, length, 1 if (number + 1) >> (length + 1) else 0):
@@ -114,14 +112,14 @@ def code_marks(marks: Bytes, coder: Coder, slots: Ints, period: int) -> None:
 
 @kernel
 def code_counts(counts: Ints, coder: Coder, slots: Ints, most: int, total: int) -> bool:
-    """Write or read counts (O,) as differences, with the slots of `code_number` and two more.
+    """Write or read counts (O,) as differences, with the slots of `code_number` and the last one.
 
     Returns False, and stops, if what is read is below 0 or above `most`, or their sum is above `total`.
     """
     before = 0
     for i in range(counts.size):
         step = code_number(coder, slots, abs(counts[i] - before))
-        if step and code_adaptive(coder, slots, 128, 1 if counts[i] > before else 0):
+        if step and code_adaptive(coder, slots, NUMBER - 1, 1 if counts[i] > before else 0):
             step = -step
         counts[i] = before - step
         before = counts[i]
@@ -200,9 +198,9 @@ def code_layer(
     far = rows * live.size > CODED_FAR * columns.size
     at, before, first, step = 0, -1, -1, distinct + 1
     for row in range(counts.size):
-        start, at_end, k, previous = at, at + counts[row], -1, 0
-        while at < at_end:
-            left = at_end - at
+        start, end, k = at, at + counts[row], -1
+        while at < end:
+            left = end - at
             if far:
                 gap = 0
                 while coder.state[WRITES] and live[k + 1 + gap] < columns[at]:
@@ -236,14 +234,13 @@ def code_layer(
             low, high, node = 0, distinct, 1
             while high - low > 1:
                 middle = (low + high) >> 1
-                values.chosen[0] = 4 * node * step
-                values.chosen[1] = (4 * node + 1) * step + nearest
-                values.chosen[2] = (4 * node + 2) * step + last[column]
-                values.chosen[3] = (4 * node + 3) * step + previous
+                values.chosen[0] = 3 * node * step
+                values.chosen[1] = (3 * node + 1) * step + nearest
+                values.chosen[2] = (3 * node + 2) * step + last[column]
                 bit = code_mixed(coder, values, 0, 1 if codes[at] >= middle else 0)
                 low, high, node = (middle, high, 2 * node + 1) if bit else (low, middle, 2 * node)
             columns[at], codes[at] = column, low
-            line[column] = last[column] = previous = low + 1
+            line[column] = last[column] = low + 1
             sums[column] += 1
             at += 1
         for i in range(start, at):

@@ -25,6 +25,13 @@ SHUFFLE, DROPOUT, WATCH = 1, 2, 3
 # pairs.
 ARRIVED, PASSED, ABANDONED, LENGTH = 0, 16, 32, 48
 
+# Elements of the state of an arithmetic coder: bounds of the interval, the number read, place in the bytes, whether it
+# writes.
+LOW, HIGH, WORD, PLACE, WRITES = range(5)
+
+NUMBER = 129  # slots of numbers: how long they are, the bits below the leading one, whether a count rises
+PLACES = 1184  # slots of the positions of a layer
+
 # A layer of a coded file with more places than this for each weight, in rows and columns that have any, is written as
 # distances.
 CODED_FAR = 256
