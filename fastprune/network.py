@@ -292,7 +292,8 @@ class MLP(check.Checked, Network):
         """Return an inference-only copy of the parts that the outputs depend on.
 
         Units with no path to an output are dropped. Units that no input reaches are constant; they are dropped too, and
-        their contribution is added to the biases of the next layer. This network is unchanged.
+        their contribution is added to the biases of the next layer. What is left of a hidden layer is sorted by the number
+        of incoming live weights. This network is unchanged.
 
         Returns
         -------
@@ -337,7 +338,7 @@ def load(path: str | os.PathLike[str]) -> MLP | FrozenMLP:
     Returns
     -------
     MLP or FrozenMLP
-        The network with its weights, masks and settings; a `FrozenMLP` if one was saved.
+        The network with its weights, masks and settings; a `FrozenMLP` if one was saved, or a coded file.
 
     Raises
     ------

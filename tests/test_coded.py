@@ -4,6 +4,7 @@ import resource
 import zlib
 from pathlib import Path
 
+import coded_reference
 import numpy as np
 import pytest
 from hypothesis import given
@@ -179,6 +180,29 @@ def test_a_file_of_version_1_is_read_and_written_again():
         for layer in range(3):
             np.testing.assert_array_equal(state.storage.positions(layer), file[f"positions_{layer}"])
     assert encode(state, loss) == content
+
+
+@pytest.mark.parametrize(
+    ("sizes", "settings"),
+    [
+        ([64, 40, 20, 5], {"density": 0.1, "values": 5, "loss": "softmax_cross_entropy"}),
+        ([30, 12, 4], {"density": 0.4, "values": 0, "activation": "sigmoid"}),
+        ([30, 12, 4], {"density": 0.4, "values": 33, "activation": "tanh", "dtype": "float64"}),
+        ([6, 5, 3], {"density": 1.0, "values": 1, "loss": "mean_squared_error"}),
+        ([900, 700, 2], {"density": 8e-4, "values": 0}),
+        ([900, 700, 2], {"density": 8e-4, "values": 2}),
+    ],
+)
+def test_the_description_of_the_format_is_enough_to_read_it(sizes, settings):
+    network = shared(sizes, **settings)
+    found, activation, loss, dtype, layers = coded_reference.read(encode(network.state, network.loss))
+    assert (found, activation, loss, dtype) == (network.sizes, network.activation, network.loss, network.dtype.name)
+    for index, (weights, biases) in enumerate(layers):
+        csr = network.layer(index).csr
+        rows = np.repeat(np.arange(csr.indptr.size - 1), np.diff(csr.indptr))
+        assert list(weights) == list(zip(rows.tolist(), csr.indices.tolist(), strict=True))
+        assert list(weights.values()) == csr.data.tolist()
+        assert biases == network.layer(index).bias.tolist()
 
 
 # Damage

@@ -73,6 +73,19 @@ def test_units_that_reach_no_output_and_constant_ones_are_dropped():
     assert_same_predictions(frozen, made, samples(20, 3), rtol=1e-12, atol=1e-12)
 
 
+def test_hidden_units_are_sorted():
+    """By their number of weights, then by the first; so frozen again, in any order, they come out the same."""
+    made = pruned(network([20, 30, 25, 5]), 0.8)
+    frozen = made.freeze()
+    assert_same_predictions(frozen, made, samples(20, 20), rtol=1e-12, atol=1e-12)
+    for mask in frozen.masks[:-1]:
+        keys = list(zip(-mask.sum(1), mask.argmax(1), strict=True))
+        assert keys == sorted(keys)
+        assert len(set(keys)) > 5
+    again = fp.MLP.from_weights(frozen.weights, frozen.biases, frozen.masks, dtype="float64").freeze()
+    np.testing.assert_array_equal(again.state.values, frozen.state.values)
+
+
 @pytest.mark.parametrize("layer", [0, 1, 3])
 def test_an_emptied_layer_leaves_a_constant(layer):
     made = network()
