@@ -292,8 +292,8 @@ class MLP(check.Checked, Network):
         """Return an inference-only copy of the parts that the outputs depend on.
 
         Units with no path to an output are dropped. Units that no input reaches are constant; they are dropped too, and
-        their contribution is added to the biases of the next layer. What is left of a hidden layer is sorted by the number
-        of incoming live weights. This network is unchanged.
+        their contribution is added to the biases of the next layer. The units left in a hidden layer are sorted by
+        their number of incoming live weights. This network is unchanged.
 
         Returns
         -------
