@@ -264,7 +264,10 @@ def test_damaged_files_with_right_checksums(count):
         used += 1
         assert sum(state.storage.sizes) + sum(state.storage.layer_live_weights) <= 128 * len(damaged)
         network = fp.FrozenMLP(state, loss)
-        assert network.logits(np.zeros((1, network.sizes[0]))).shape == (1, network.sizes[-1])
+        try:
+            assert network.logits(np.zeros((1, network.sizes[0]))).shape == (1, network.sizes[-1])
+        except ValueError as error:  # of biases that are finite, but huge
+            assert "the outputs overflow" in str(error)  # noqa: PT017
     assert 0 < used < count / 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100_000  # KiB
 
