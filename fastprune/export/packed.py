@@ -1,0 +1,211 @@
+"""A frozen layer in few bytes: its live weights line by line, as distances and shared values, and as integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastprune.frozen import FrozenMLP, Part
+from fastprune.kernels.layout import Floats, Ints
+
+BYTE = 255  # the largest byte, and the largest 8-bit activation if none is negative
+SIGNED = 127  # the largest of 8 bits with a sign
+_TABLE = 2**15 - 1  # the largest integer in a table of shared values: 16 bits there cost little
+_SUM = 2**31 - 1
+_FINE = 32  # steps of a layer's largest weight: with fewer, an integer network predicts something else
+
+_CODE_BITS = (1, 2, 4, 8)
+_STEP_BITS = (4, 6, 7, 8, 16)  # below 8, step and code share a byte
+BLOCK = 256  # lines of a group are of one block, so that a byte says which one
+
+# By input, zeros are skipped. On MNIST, by input takes 0.4 of the time of by output; more flash than this is not worth
+# it, because a processor with little flash has to fit first.
+_FLASH_OF_BY_INPUT = 1.25
+
+
+class Packed(NamedTuple):
+    """A layer, line by line: a line is an input, or an output.
+
+    Along a line, each weight is a step from the end of the weight before it, or from 0, and a value. Where a distance
+    is larger than a step can be, weights of 0 stand between. Lines of a block that have as many weights are a group:
+    loops of one length are what processors predict.
+    """
+
+    by_input: bool
+    sizes: tuple[int, int]  # (fan_in, fan_out)
+    lines: Ints  # which input or output of its block each line is, group by group; inputs without weights are left out
+    blocks: Ints  # block of each group
+    groups: Ints  # lines of each group
+    counts: Ints  # weights of each line of a group
+    steps: Ints
+    step_bits: int
+    values: Floats  # the distinct ones if there are codes, else of each weight
+    codes: Ints | None  # of each weight, its place in `values`
+    code_bits: int
+    biases: Floats
+
+    @property
+    def weights(self) -> Floats:
+        """Value of each weight."""
+        return self.values if self.codes is None else self.values[self.codes]
+
+    @property
+    def outputs(self) -> Ints:
+        """Output of each weight."""
+        counts = np.repeat(self.counts, self.groups)
+        if not self.by_input:
+            return np.repeat(self.lines + BLOCK * np.repeat(self.blocks, self.groups), counts)
+        total = np.cumsum(self.steps)
+        starts = np.cumsum(counts) - counts
+        outputs: Ints = total - np.repeat(np.append(0, total)[starts], counts)
+        return outputs
+
+
+class Scale(NamedTuple):
+    """What the integers of a level stand for."""
+
+    unit: float  # what 1 stands for
+    most: int  # the largest integer
+    signed: bool  # whether the smallest is -most, or 0
+
+
+class Integers(NamedTuple):
+    """A layer in integers: sums of `values` times integers, and of `biases`, stand for multiples of `unit`."""
+
+    values: Ints  # of the packed layer's
+    biases: Ints
+    unit: float
+    shift: int  # a sum divided by 2**shift is what the next level's integers are; 0 in the last layer
+
+
+def pack(part: Part, fan_in: int, fan_out: int, *, value_bytes: int, table_bytes: int, by_input: bool) -> Packed:
+    """Choose the form of a layer that takes the least flash, or little more and less time.
+
+    `value_bytes` is what a value takes that stands for itself, `table_bytes` one in a table. With `by_input`, no other
+    form is considered.
+    """
+
+    def smallest(lines: bool) -> tuple[int, Packed]:
+        forms = [_packed(part, fan_in, fan_out, lines, bits, value_bytes, table_bytes) for bits in _STEP_BITS]
+        return min(filter(None, forms), key=lambda form: form[0])
+
+    (flash, packed), (other, by_output) = smallest(True), smallest(False)
+    return packed if by_input or flash <= _FLASH_OF_BY_INPUT * other else by_output
+
+
+def _packed(
+    part: Part, fan_in: int, fan_out: int, by_input: bool, step_bits: int, value_bytes: int, table_bytes: int
+) -> tuple[int, Packed] | None:
+    """Return the bytes of a form of a layer, and the form; None if steps and codes do not fit into a byte."""
+    count, lines, ends = (fan_in, part.columns, part.rows) if by_input else (fan_out, part.rows, part.columns)
+    along = np.lexsort((ends, lines))
+    lines, ends, values = lines[along], ends[along], part.values[along].astype(np.float32)
+    gaps = np.diff(ends, prepend=0)
+    first = np.diff(lines, prepend=-1) != 0
+    gaps[first] = ends[first]
+    most = 2**step_bits - 1
+    between = np.maximum(gaps - 1, 0) // most  # weights of 0 before each
+    counts = np.bincount(lines, between + 1, minlength=count).astype(np.int64)
+
+    used = np.flatnonzero(counts) if by_input else np.arange(count)
+    keys = used // BLOCK * (counts.max() + 1) + counts[used]
+    order = np.argsort(keys, kind="stable")
+    keys, groups = np.unique(keys, return_counts=True)
+    blocks, sizes = np.divmod(keys, counts.max() + 1)
+    rank = np.empty(count, np.int64)
+    rank[used[order]] = np.arange(used.size)
+    along = np.argsort(rank[lines], kind="stable")
+    where = np.cumsum(between[along] + 1) - 1
+    steps, stored = np.full(counts.sum(), most), np.zeros(counts.sum(), np.float32)
+    steps[where], stored[where] = (gaps - between * most)[along], values[along]
+
+    distinct, codes = np.unique(stored, return_inverse=True)
+    code_bits = next((bits for bits in _CODE_BITS if distinct.size <= 2**bits), 0)
+    where_lines = (used[order] % BLOCK, blocks, groups, sizes)
+    flash = sum(size_of(one.size, bits_for(one)) for one in where_lines) + size_of(steps.size, step_bits)
+    shared, plain = distinct.size * table_bytes + size_of(steps.size, code_bits), steps.size * value_bytes
+    if code_bits and (shared < plain or step_bits < 8) and step_bits in (8 - code_bits, 8, 16):
+        flash, kept, coded = flash + shared, distinct, codes
+    elif step_bits >= 8:
+        flash, kept, coded, code_bits = flash + plain, stored, None, 0
+    else:
+        return None
+    biases = part.biases.astype(np.float32)
+    return flash, Packed(by_input, (fan_in, fan_out), *where_lines, steps, step_bits, kept, coded, code_bits, biases)
+
+
+def size_of(count: int, bits: int) -> int:
+    """Bytes of so many numbers of so many bits."""
+    return -(-count * bits // 8)
+
+
+def bits_for(numbers: Ints) -> int:
+    """Bits of the smallest unsigned type that holds all numbers: 8, 16 or 32."""
+    return 8 * int(np.min_scalar_type(int(numbers.max(initial=0))).itemsize)
+
+
+def scales(network: FrozenMLP, x: Any, slope: float, byte_scale: float | None) -> list[Scale]:
+    """Return the scale of each level but the last, from the activations of checked samples `x`.
+
+    Negative values are multiplied by `slope`. With a `byte_scale`, inputs are bytes already.
+    """
+    from scipy.sparse import csr_array  # imported here because it takes as long as importing all of fastprune
+
+    signed = byte_scale is None and bool(x.min() < 0)
+    largest, level = [float(abs(x).max())], x.T
+    for layer in map(network.layer, range(network.n_layers - 1)):
+        sums = csr_array(layer.csr, shape=layer.shape) @ level
+        sums = (sums.toarray() if hasattr(sums, "toarray") else sums) + layer.bias[:, np.newaxis]
+        level = np.maximum(sums, slope * sums)
+        largest.append(float(abs(level).max()))
+    found = []
+    for index, value in enumerate(largest):
+        negative = signed if index == 0 else slope > 0
+        most = SIGNED if negative else BYTE
+        found.append(Scale(value / most or 1.0, most, negative))
+    return [Scale(byte_scale, BYTE, False), *found[1:]] if byte_scale is not None else found
+
+
+def to_integers(layers: Iterable[Packed], levels: list[Scale]) -> list[Integers]:
+    """Return all layers in integers such that no sum can overflow 32 bits, whatever the inputs are.
+
+    The unit of a layer's weights makes the unit of its sums that of its outputs divided by a power of 2. So a shift is
+    all that lies between two layers.
+    """
+    found: list[Integers] = []
+    unit = levels[0].unit
+    for index, (layer, level) in enumerate(zip(layers, levels, strict=True)):
+        above = levels[index + 1].unit if index + 1 < len(levels) else None
+        made = _integers(index, layer, unit, level.most, above)
+        found.append(made)
+        unit = made.unit * 2.0**made.shift
+    return found
+
+
+def _integers(index: int, layer: Packed, unit: float, most: int, above: float | None) -> Integers:
+    values, biases = layer.values.astype(np.float64), layer.biases.astype(np.float64)
+    largest = abs(values).max()
+    each = largest / (SIGNED if layer.codes is None else _TABLE)  # what 1 stands for in a weight
+    sums = np.bincount(layer.outputs, abs(layer.weights).astype(np.float64), minlength=biases.size)
+    each = max(each, float((sums * most + abs(biases) / unit).max()) / _SUM) or 1.0
+    while True:
+        shift, fitted = 0, each
+        if above is not None:
+            shift = max(0, math.floor(math.log2(above / (unit * each))))
+            fitted = max(each, above / (unit * 2.0**shift))
+        whole, added = np.rint(values / fitted).astype(np.int64), np.rint(biases / (unit * fitted)).astype(np.int64)
+        weights = abs(whole if layer.codes is None else whole[layer.codes])
+        # Sums of floats are exact here: far below 2**53.
+        highest = np.bincount(layer.outputs, weights, minlength=biases.size) * most + abs(added)
+        if highest.max() + 2**shift // 2 <= _SUM:
+            break
+        each *= 2
+    if 0 < largest < _FINE * fitted:
+        raise ValueError(
+            f"network: 32-bit sums leave the weights of layer {index} only {int(largest / fitted)} steps, because its "
+            "biases or its number of weights are too large; expected arithmetic 'float'"
+        )
+    return Integers(whole, added, unit * fitted, shift)
