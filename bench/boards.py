@@ -1,6 +1,7 @@
 """C files on this machine, and on a Cortex-M3 that QEMU emulates: compiled, run, and measured."""
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
 M3 = ["-mcpu=cortex-m3", "-mthumb", "-Os", "-ffunction-sections", "-fdata-sections", "-nostartfiles"]
+_numbers = itertools.count()
 FILES = Path(__file__).parent / "cortex_m3"
 
 
@@ -27,18 +29,36 @@ LOOP = """
 #include <stddef.h>
 #include <stdint.h>
 
-void many(const {feature} *x, size_t samples, int *classes, {number} *logits, float *probabilities);
+typedef {feature} feature;
+typedef {number} number;
 
-void many(const {feature} *x, size_t samples, int *classes, {number} *logits, float *probabilities)
+void many(const feature *x, size_t samples, int *classes, number *logits, float *probabilities);
+
+void many(const feature *x, size_t samples, int *classes, number *logits, float *probabilities)
 {{
-    for (size_t i = 0; i < samples; ++i, x += {inputs}) {{
-        if (classes)
-            classes[i] = {predict};
-        if (logits)
-            {logits};
-        if (probabilities)
-            {probabilities};
+    size_t i;
+    (void)classes, (void)logits, (void)probabilities;
+    for (i = 0; i < samples; ++i, x += {inputs}) {{
+        {calls}
     }}
+}}
+"""
+
+# A program that reads samples from its input and writes logits, for sanitizers.
+MAIN = """
+#include "{header}"
+#include <stdint.h>
+#include <stdio.h>
+
+int main(void)
+{{
+    static {feature} x[{inputs}];
+    static {number} logits[{outputs}];
+    while (fread(x, sizeof x, 1, stdin) == 1) {{
+        {name}_logits(x, logits);
+        fwrite(logits, sizeof logits, 1, stdout);
+    }}
+    return 0;
 }}
 """
 
@@ -52,23 +72,26 @@ class Library:
         self.inputs, self.outputs = (int(header.split(f"_{what} ")[1].split()[0]) for what in ("INPUTS", "OUTPUTS"))
         self.has = {what: f"{name}_{what}(" in header for what in ("predict", "logits", "probabilities")}
         self.shares = int("probabilities[2]" in header) + self.outputs
-        number = "int32_t" if self.integer else "float"
-        loop = LOOP.format(
-            header=file.with_suffix(".h").name,
-            feature=self.feature,
-            number=number,
-            inputs=self.inputs,
-            predict=f"{name}_predict(x)" if self.has["predict"] else "0",
-            logits=f"{name}_logits(x, logits + i * {self.outputs})" if self.has["logits"] else "",
-            probabilities=(
-                f"{name}_probabilities(x, probabilities + i * {self.shares})" if self.has["probabilities"] else ""
-            ),
+        self.words = {
+            "name": name,
+            "header": file.with_suffix(".h").name,
+            "feature": self.feature,
+            "number": "int32_t" if self.integer else "float",
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+        }
+        calls = {
+            "predict": f"if (classes) classes[i] = {name}_predict(x);",
+            "logits": f"if (logits) {name}_logits(x, logits + i * {self.outputs});",
+            "probabilities": f"if (probabilities) {name}_probabilities(x, probabilities + i * {self.shares});",
+        }
+        loop, self.file = file.parent / f"{name}_loop.c", file
+        loop.write_text(
+            LOOP.format(calls="\n        ".join(calls[what] for what in self.has if self.has[what]), **self.words)
         )
-        (file.parent / f"{name}_loop.c").write_text(loop)
-        self.path = file.parent / f"{name}.so"
-        self.path.unlink(missing_ok=True)
-        run("gcc", *STRICT, *options, "-shared", "-fPIC", file, file.parent / f"{name}_loop.c", "-o", self.path, "-lm")
-        self._many = ctypes.CDLL(str(self.path)).many
+        path = file.parent / f"{name}_{next(_numbers)}.so"  # one that is loaded must not change
+        run("gcc", *STRICT, *options, "-shared", "-fPIC", file, loop, "-o", path, "-lm")
+        self._many = ctypes.CDLL(str(path)).many
 
     def samples(self, x):
         return np.ascontiguousarray(x, np.uint8 if self.feature == "uint8_t" else np.float32)
@@ -82,6 +105,19 @@ class Library:
         pointers = [out.ctypes.data_as(ctypes.c_void_p) if what == one else None for one in self.has]
         self._many(x.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(len(x)), *pointers)
         return out
+
+    def sanitized(self, x):
+        """The logits, from a program that stops at undefined behavior or a wrong address."""
+        main = self.file.parent / "main.c"
+        main.write_text(MAIN.format(**self.words))
+        options = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        run("gcc", *STRICT, *options, self.file, main, "-o", main.with_suffix(""), "-lm")
+        result = subprocess.run(
+            [main.with_suffix("")], input=self.samples(x).tobytes(), capture_output=True, check=False
+        )
+        assert result.returncode == 0, result.stderr.decode()
+        kind = np.int32 if self.integer else np.float32
+        return np.frombuffer(result.stdout, kind).reshape(len(x), self.outputs)
 
 
 def _m3(file, program, output, *options):
@@ -100,8 +136,8 @@ def on_cortex_m3(file, samples, name=None):
     _m3(file, "main.c", folder / "main.elf", f"-DNAME={name}")
     samples.tofile(folder / "samples")
     (folder / "classes").unlink(missing_ok=True)
-    command = "qemu-system-arm -M mps2-an385 -icount shift=0 -display none -monitor none -serial none".split()
-    semihosting = ["-semihosting-config", "enable=on,target=native"]
+    command = ["qemu-system-arm", "-M", "mps2-an385", "-icount", "shift=0", "-display", "none", "-serial", "none"]
+    semihosting = ["-monitor", "none", "-semihosting-config", "enable=on,target=native"]
     result = run(*command, *semihosting, "-kernel", folder / "main.elf", cwd=folder, timeout=600)
     return np.fromfile(folder / "classes", np.uint8), int(result.stderr)
 

@@ -1,7 +1,6 @@
 """C files compute what their networks compute, on this machine and on a Cortex-M3, in floats and in 8-bit integers."""
 
 import re
-import sys
 
 import boards
 import numpy as np
@@ -11,15 +10,11 @@ from hypothesis import strategies as st
 
 import fastprune as fp
 from fastprune.export import to_c
-from fastprune.export.packed import pack
-from fastprune.frozen import Part
 
 pytestmark = pytest.mark.skipif(not boards.has("gcc"), reason="gcc is not installed")
 needs_m3 = pytest.mark.skipif(
     not boards.has("arm-none-eabi-gcc", "qemu-system-arm"), reason="the tools of a Cortex-M3 are not installed"
 )
-LOSSES = {"predict": "softmax_cross_entropy"}
-SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-static-libasan")
 
 
 def network(sizes=(20, 30, 12, 5), *, density=0.3, values=16, loss="softmax_cross_entropy", seed=0, **settings):
@@ -37,9 +32,9 @@ def samples(count, features, seed=1):
     return (rng.random((count, features)) * (rng.random((count, features)) < 0.67)).astype(np.float32)
 
 
-def compiled(folder, made, *, options=("-O2",), **settings):
+def compiled(folder, made, **settings):
     to_c(made, folder / "net.c", logits=True, **settings)
-    return boards.Library(folder / "net.c", options=options)
+    return boards.Library(folder / "net.c", options=("-O1",))
 
 
 # A twin in NumPy of the integer arithmetic: dense, and all samples at once.
@@ -68,7 +63,6 @@ def twin(source, made, x):
         live = frozen.layer(index).mask
         assert not matrix[~live].any()
         sums = level @ matrix.T + numbers(source, f"biases_{index}")
-        assert abs(level) @ abs(matrix).T.max(initial=0) is not None
         assert (abs(sums) < 2**31).all()
         shift = re.search(rf"void layer_{index}\(.*?activated\(.*?, (\d+)\)", source.replace("\n", " "))
         if index == frozen.n_layers - 1:
@@ -113,8 +107,7 @@ def unpacked(source, index, fan_in, fan_out):
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "sigmoid"])
-@pytest.mark.parametrize("density", [0.05, 0.4, 1.0])
-@pytest.mark.parametrize("values", [2, 4, 16, 100, 1000])
+@pytest.mark.parametrize(("density", "values"), [(0.1, 16), (1.0, 1000)])
 def test_floats_give_what_the_network_gives(tmp_path, activation, density, values):
     made = network((40, 60, 33, 7), density=density, values=values, activation=activation)
     library, x = compiled(tmp_path, made, probabilities=True), samples(50, 40)
@@ -123,8 +116,12 @@ def test_floats_give_what_the_network_gives(tmp_path, activation, density, value
     np.testing.assert_array_equal(library("predict", x), made.predict(x))
 
 
+def flat(sizes):
+    return [sizes[0], *sizes[1]]
+
+
 @given(
-    sizes=st.lists(st.integers(1, 300), min_size=2, max_size=5),
+    sizes=st.tuples(st.integers(1, 600), st.lists(st.integers(1, 50), min_size=1, max_size=4)).map(flat),
     density=st.floats(0.002, 1),
     values=st.sampled_from([1, 2, 3, 16, 17, 256, 300]),
     activation=st.sampled_from(["relu", "leaky_relu"]),
@@ -134,7 +131,7 @@ def test_floats_give_what_the_network_gives(tmp_path, activation, density, value
     seed=st.integers(0, 99),
 )
 def test_any_network(tmp_path_factory, sizes, density, values, activation, dtype, arithmetic, as_bytes, seed):
-    """The float network to rounding, and the twin bit for bit; nothing is read or written beside the arrays."""
+    """The float network up to rounding, and the twin bit for bit."""
     made = network(sizes, density=density, values=values, activation=activation, dtype=dtype, seed=seed)
     folder, x = tmp_path_factory.mktemp("c"), samples(20, sizes[0]) - (0 if as_bytes else 0.1)
     settings = {"byte_scale": 1 / 255} if as_bytes else {}
@@ -147,9 +144,215 @@ def test_any_network(tmp_path_factory, sizes, density, values, activation, dtype
         with pytest.raises(ValueError, match="network: expected live weights in every layer"):
             to_c(made, folder / "net.c", **settings)
         return
-    library = compiled(folder, made, options=("-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all"), **settings)
+    library = compiled(folder, made, **settings)
     logits = library("logits", given_x)
     if arithmetic == "float":
         np.testing.assert_allclose(logits, made.logits(x), rtol=2e-5, atol=2e-5)
     else:
         np.testing.assert_array_equal(logits, twin((folder / "net.c").read_text(), made, given_x))
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("settings", [{}, {"byte_scale": 1 / 255}, {"arithmetic": "int8"}], ids=str)
+def test_sanitizers_find_nothing(tmp_path, activation, settings):
+    """Also with the largest and smallest inputs there are, and NaN in integers: they count as the next limit."""
+    made, x = network((300, 270, 20, 3), density=0.2, activation=activation), samples(30, 300) - np.float32(0.2)
+    if "arithmetic" in settings:
+        settings = settings | {"calibration": x.copy()}
+        most = np.finfo(np.float32).max
+        x[0], x[1], x[2, ::2], x[2, 1::2] = most, -most, most, -most
+        x[3], x[4] = np.inf, -np.inf
+    if "byte_scale" in settings:
+        x = np.clip(x * 255, 0, 255).astype(np.uint8)
+    library = compiled(tmp_path, made, **settings)
+    logits = library.sanitized(x)
+    np.testing.assert_array_equal(logits, library("logits", x))
+    if "arithmetic" in settings:
+        source = (tmp_path / "net.c").read_text()
+        np.testing.assert_array_equal(logits, twin(source, made, x))
+        nan = np.full((1, 300), np.nan, np.float32)
+        np.testing.assert_array_equal(library.sanitized(nan), library("logits", np.full((1, 300), -most)))
+
+
+def test_integers_predict_what_floats_do(tmp_path):
+    """Few of 2,000 samples are so close to a border that 8 bits change their class."""
+    data = fp.load_dataset("digits")
+    trainer = fp.Trainer(fp.MLP([64, 100, 50, 10]), learning_rate=0.1)
+    trainer.fit(data.x_train, data.y_train, 20)
+    fp.Pruner(trainer, schedule=fp.schedules.PolynomialDecay(0.0, 0.9, rounds=4)).run(data.x_train, data.y_train, 5)
+    made, x = trainer.network, np.vstack([data.x_train, data.x_test])
+    for settings in ({}, {"byte_scale": 1 / 16}):
+        library = compiled(tmp_path, made, arithmetic="int8", calibration=data.x_train, **settings)
+        given_x = np.rint(x * 16).astype(np.uint8) if settings else x
+        assert (library("predict", given_x) == made.predict(x)).mean() >= 0.995
+        unit = float(re.search(r"NET_UNIT (.*)f", (tmp_path / "net.h").read_text()).group(1))
+        error = abs(library("logits", given_x) * unit - made.logits(x))
+        assert error.max() < 0.05 * abs(made.logits(x)).max()
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"), [("sigmoid_cross_entropy", 1), ("sigmoid_cross_entropy", 3), ("mean_squared_error", 2)]
+)
+@pytest.mark.parametrize("arithmetic", ["float", "int8"])
+def test_what_outputs_mean(tmp_path, loss, outputs, arithmetic):
+    made, x = network((9, 8, outputs), density=0.9, loss=loss), samples(40, 9)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if arithmetic == "float" else {"atol": 0.05}
+    settings = {"arithmetic": arithmetic, "calibration": x if arithmetic == "int8" else None}
+    classifies = loss != "mean_squared_error"
+    to_c(made, tmp_path / "net.c", probabilities=classifies, **settings)
+    library = boards.Library(tmp_path / "net.c")
+    assert library.has == {"predict": outputs == 1, "logits": outputs > 1, "probabilities": classifies}
+    if classifies:
+        np.testing.assert_allclose(library("probabilities", x), made.predict_proba(x), **tolerance)
+    if outputs == 1 and arithmetic == "float":
+        np.testing.assert_array_equal(library("predict", x), made.predict(x))
+    if outputs > 1 and arithmetic == "float":
+        np.testing.assert_allclose(library("logits", x), made.logits(x), **tolerance)
+
+
+def test_a_weight_takes_few_bytes(tmp_path):
+    """A byte for its step; for its value a bit of that byte, half a byte, a byte, or a float."""
+    found = {}
+    for values in (2, 16, 200, 5000):
+        made = network((500, 200, 4), density=0.05, values=values).freeze()
+        to_c(made, tmp_path / "net.c")
+        sizes = dict(re.findall(r" (\w+)_0\[(\d+)\]", (tmp_path / "net.c").read_text()))
+        each = int(sizes["steps"]) + int(sizes.get("codes", 0)) + (4 * int(sizes["values"]) if values == 5000 else 0)
+        found[values] = each / made.layer_live_weights[0]
+    assert found == {2: pytest.approx(1, abs=0.1), 16: pytest.approx(1.5, abs=0.1), 200: 2, 5000: 5}
+
+
+def test_the_same_network_gives_the_same_bytes(tmp_path):
+    made = network()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        to_c(
+            made if name == "one" else made.freeze(),
+            tmp_path / name / "net.c",
+            arithmetic="int8",
+            calibration=[[1] * 20],
+        )
+    for suffix in (".c", ".h"):
+        assert (tmp_path / "one" / f"net{suffix}").read_bytes() == (tmp_path / "two" / f"net{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("arithmetic", ["float", "int8"])
+def test_the_head_says_what_it_costs(tmp_path, arithmetic):
+    made = network((300, 40, 5))
+    to_c(made, tmp_path / "net.c", arithmetic=arithmetic, calibration=[[1.0] * 300] if arithmetic == "int8" else None)
+    library = boards.Library(tmp_path / "net.c")
+    constants = sum(
+        int(size) * {"8": 1, "16": 2}.get(bits, 4)
+        for bits, size in re.findall(r"static const (?:u?int|float)(\d*)\S* \w+\[(\d+)\]", library.file.read_text())
+    )
+    head = (tmp_path / "net.h").read_text()
+    assert f"Flash:         {constants} bytes of constants" in head
+    assert f"{made.freeze().live_weights} of {made.freeze().total_weights}" in head
+    assert "RAM:           about " in head
+
+
+@needs_m3
+def test_the_ram_of_the_head_is_that_of_the_compiler(tmp_path):
+    to_c(network((300, 40, 30, 20, 5)), tmp_path / "net.c")
+    said = int(re.search(r"about (\d+) bytes on the stack", (tmp_path / "net.h").read_text()).group(1))
+    assert said <= boards.ram_of(tmp_path / "net.c") <= said + 160  # registers
+
+
+def test_a_sketch_compiles_and_is_left_alone(tmp_path):
+    made, folder = network(), tmp_path / "net"
+    to_c(made, folder / "net.c", arduino=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["net.c", "net.h", "net.ino"]
+    (tmp_path / "Arduino.h").write_text(
+        "struct Out { void begin(long); template <class T> void println(T); };\nextern Out Serial;\nvoid delay(int);\n"
+    )
+    options = ["-x", "c++", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-include", tmp_path / "Arduino.h"]
+    if boards.has("g++"):
+        boards.run("g++", *options, folder / "net.ino")
+    (folder / "net.ino").write_text("void setup() {}")
+    to_c(made, folder / "net.c", arduino=True)
+    assert (folder / "net.ino").read_text() == "void setup() {}"
+
+
+@pytest.mark.skipif(not boards.has("riscv64-unknown-elf-gcc"), reason="the tools of RISC-V are not installed")
+@pytest.mark.parametrize(
+    "settings", [{}, {"arithmetic": "int8", "calibration": np.ones((1, 20))}], ids=["float", "int8"]
+)
+def test_it_compiles_for_risc_v(tmp_path, settings):
+    to_c(network(activation="relu" if settings else "tanh"), tmp_path / "net.c", probabilities=True, **settings)
+    target = ["-march=rv32imac", "-mabi=ilp32", "--specs=picolibc.specs"]
+    boards.run(
+        "riscv64-unknown-elf-gcc", *boards.STRICT, *target, "-Os", "-c", tmp_path / "net.c", "-o", tmp_path / "o"
+    )
+
+
+@needs_m3
+@pytest.mark.parametrize("arithmetic", ["float", "int8"])
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_cortex_m3_predicts_the_same(tmp_path, arithmetic, as_bytes):
+    data = fp.load_dataset("digits")
+    made = network((64, 50, 30, 10))
+    x = (np.rint(data.x_test * 16).astype(np.uint8) if as_bytes else data.x_test)[:300]
+    settings = {"byte_scale": 1 / 16} if as_bytes else {}
+    settings |= {"arithmetic": "int8", "calibration": data.x_train} if arithmetic == "int8" else {}
+    library = compiled(tmp_path, made, **settings)
+    classes, instructions = boards.on_cortex_m3(library.file, x)
+    np.testing.assert_array_equal(classes, library("predict", x))
+    assert 1000 < instructions < 300_000
+
+
+@pytest.mark.parametrize("name", ["int", "class", "1st", "a-b", "", "_net", "é", None, 3])
+def test_names_are_identifiers(tmp_path, name):
+    if name is None:
+        with pytest.raises(
+            ValueError, match=r"path: expected an identifier of C .*, got 'my-net'; name= gives another"
+        ):
+            to_c(network(), tmp_path / "my-net.c")
+        return
+    with pytest.raises(ValueError, match=r"name: expected an identifier of C that begins with a letter"):
+        to_c(network(), tmp_path / "net.c", name=name)
+
+
+BAD = [
+    ({"network": [1]}, "network: expected an MLP or a FrozenMLP, got list"),
+    ({"network": network(loss=None)}, "the loss of this network is not known yet"),
+    ({"network": network(activation="tanh"), "arithmetic": "int8", "calibration": np.ones((1, 20))}, "got 'tanh'"),
+    ({"path": "net.h"}, r"path: expected the name of a file that ends in '\.c', got 'net\.h'"),
+    (
+        {"path": "net.c", "arduino": True},
+        r"path: expected a file in a folder of its name for Arduino, such as 'net/net\.c'",
+    ),
+    ({"arithmetic": "int4"}, "arithmetic: expected one of 'float', 'int8', got 'int4'"),
+    ({"arithmetic": "int8"}, "calibration: expected samples if arithmetic is 'int8', and only then, got none"),
+    ({"calibration": np.ones((1, 20))}, "got samples with arithmetic 'float'"),
+    (
+        {"arithmetic": "int8", "calibration": np.ones((1, 19))},
+        r"calibration: expected finite numbers of shape \(N, 20\)",
+    ),
+    ({"byte_scale": 0}, r"byte_scale: expected a number in \(0, inf\), got 0"),
+    ({"logits": 1}, "logits: expected True or False, got 1"),
+    ({"probabilities": 1}, "probabilities: expected True or False, got 1"),
+    (
+        {"network": network(loss="mean_squared_error"), "probabilities": True},
+        "probabilities: expected False for a network",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD, ids=[message[:40] for _, message in BAD])
+def test_bad_input_is_refused(tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        to_c(**{"network": network(), "path": "net.c"} | settings)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_networks_that_do_not_fit_are_refused(tmp_path):
+    large = fp.MLP.from_weights([[[1e39]]], loss="mean_squared_error", dtype="float64")
+    with pytest.raises(ValueError, match="network: expected finite weights and biases that float32 can hold"):
+        to_c(large, tmp_path / "net.c")
+    biased = fp.MLP.from_weights([[[1e-6, 2e-6]]], [[1e6]], loss="mean_squared_error")
+    with pytest.raises(ValueError, match=r"network: 32-bit sums leave the weights of layer 0 only 0 steps"):
+        to_c(biased, tmp_path / "net.c", arithmetic="int8", calibration=[[1, 1]])
+    empty = fp.MLP.from_weights([[[1.0, 2.0]]], masks=[[[0, 0]]], loss="mean_squared_error")
+    with pytest.raises(ValueError, match="network: expected live weights in every layer"):
+        to_c(empty, tmp_path / "net.c")
