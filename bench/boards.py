@@ -66,7 +66,7 @@ int main(void)
 class Library:
     """The functions of a C file, compiled for this machine, for many samples at a time."""
 
-    def __init__(self, file, *, name=None, options=("-O2",)):
+    def __init__(self, file, *, name=None, options=("-O2", *STRICT)):
         name, header = name or file.stem, file.with_suffix(".h").read_text()
         self.integer, self.feature = "int32_t logits" in header, "uint8_t" if "uint8_t x" in header else "float"
         self.inputs, self.outputs = (int(header.split(f"_{what} ")[1].split()[0]) for what in ("INPUTS", "OUTPUTS"))
@@ -90,7 +90,7 @@ class Library:
             LOOP.format(calls="\n        ".join(calls[what] for what in self.has if self.has[what]), **self.words)
         )
         path = file.parent / f"{name}_{next(_numbers)}.so"  # one that is loaded must not change
-        run("gcc", *STRICT, *options, "-shared", "-fPIC", file, loop, "-o", path, "-lm")
+        run("gcc", *options, "-shared", "-fPIC", file, loop, "-o", path, "-lm")
         self._many = ctypes.CDLL(str(path)).many
 
     def samples(self, x):
@@ -130,10 +130,10 @@ def _m3(file, program, output, *options):
     run("arm-none-eabi-gcc", "-std=gnu99", *M3, *macros, *link, *options, FILES / program, file, "-lm", "-o", output)
 
 
-def on_cortex_m3(file, samples, name=None):
+def on_cortex_m3(file, samples, *options):
     """Return the classes that a Cortex-M3 predicts, and the instructions that one prediction takes."""
-    folder, name = file.parent, name or file.stem
-    _m3(file, "main.c", folder / "main.elf", f"-DNAME={name}")
+    folder = file.parent
+    _m3(file, "main.c", folder / "main.elf", f"-DNAME={file.stem}", *options)
     samples.tofile(folder / "samples")
     (folder / "classes").unlink(missing_ok=True)
     command = ["qemu-system-arm", "-M", "mps2-an385", "-icount", "shift=0", "-display", "none", "-serial", "none"]
@@ -142,21 +142,20 @@ def on_cortex_m3(file, samples, name=None):
     return np.fromfile(folder / "classes", np.uint8), int(result.stderr)
 
 
-def flash_of(file, call=None):
+def flash_of(file, *options):
     """Return the bytes of flash that predicting takes on a Cortex-M3: code, constants and what they need of libgcc."""
     sizes = []
-    calls = ([], [f"-DPREDICT={call or file.stem + '_predict'}", "-Wl,--defsym=sample=0x20000000"])
-    for options in calls:
-        _m3(file, "size.c", file.parent / "size.elf", *options)
+    for call in ([], [f"-DPREDICT={file.stem}_predict", "-Wl,--defsym=sample=0x20000000"]):
+        _m3(file, "size.c", file.parent / "size.elf", *call, *options)
         text, data, _ = run("arm-none-eabi-size", file.parent / "size.elf").stdout.splitlines()[1].split()[:3]
         sizes.append(int(text) + int(data))
     return sizes[1] - sizes[0]
 
 
-def ram_of(file):
+def ram_of(file, *options):
     """Return the bytes of stack and of static variables that predicting takes on a Cortex-M3."""
     unit = file.parent / f"{file.stem}.o"
-    run("arm-none-eabi-gcc", "-std=c99", *M3[:3], "-fstack-usage", "-c", file, "-o", unit)
+    run("arm-none-eabi-gcc", *M3[:3], "-fstack-usage", *options, "-c", file, "-o", unit)
     frames = [line.split("\t") for line in unit.with_suffix(".su").read_text().splitlines()]
     _, data, bss = map(int, run("arm-none-eabi-size", unit).stdout.splitlines()[1].split()[:3])
     return sum(int(size) for _, size, _ in frames) + data + bss

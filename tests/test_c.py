@@ -5,8 +5,10 @@ import re
 import boards
 import numpy as np
 import pytest
+from harness import MNIST
 from hypothesis import given
 from hypothesis import strategies as st
+from microcontroller import small_network
 
 import fastprune as fp
 from fastprune.export import to_c
@@ -34,7 +36,7 @@ def samples(count, features, seed=1):
 
 def compiled(folder, made, **settings):
     to_c(made, folder / "net.c", logits=True, **settings)
-    return boards.Library(folder / "net.c", options=("-O1",))
+    return boards.Library(folder / "net.c", options=("-O1", *boards.STRICT))
 
 
 # A twin in NumPy of the integer arithmetic: dense, and all samples at once.
@@ -298,6 +300,24 @@ def test_a_cortex_m3_predicts_the_same(tmp_path, arithmetic, as_bytes):
     classes, instructions = boards.on_cortex_m3(library.file, x)
     np.testing.assert_array_equal(classes, library("predict", x))
     assert 1000 < instructions < 300_000
+
+
+@needs_m3
+@pytest.mark.long
+@pytest.mark.parametrize("arithmetic", ["float", "int8"])
+def test_a_cortex_m3_reads_ten_thousand_digits(tmp_path, arithmetic):
+    data = fp.load_dataset("mnist", data_dir=MNIST)
+    made = small_network(data, epochs=1, rounds=6, last=1)
+    settings = {"arithmetic": "int8", "calibration": data.x_train[:1000]} if arithmetic == "int8" else {}
+    to_c(made, tmp_path / "net.c", byte_scale=1 / 255, **settings)
+    pixels = np.rint(data.x_test * 255).astype(np.uint8)
+    classes, instructions = boards.on_cortex_m3(tmp_path / "net.c", pixels)
+    assert len(classes) == 10_000
+    agree = (classes == made.predict(data.x_test)).mean()
+    assert agree == 1 if arithmetic == "float" else agree >= 0.995
+    assert instructions < 300_000
+    assert boards.flash_of(tmp_path / "net.c") <= 9 * 1024
+    assert boards.ram_of(tmp_path / "net.c") <= 2 * 1024
 
 
 @pytest.mark.parametrize("name", ["int", "class", "1st", "a-b", "", "_net", "é", None, 3])

@@ -14,6 +14,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sybil import Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
+import fastprune.export
 import fastprune.sweep
 from fastprune.datasets import load_dataset
 from fastprune.sweep.command import main
@@ -59,6 +61,8 @@ def python(example):
     for package in re.findall(r"^(?:import|from) (\w+)", example.parsed, re.MULTILINE):
         if package in EXTRAS and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
+    if '"gcc"' in example.parsed and shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         PythonEvaluator()(example)
     example.namespace["printed"] = printed.getvalue()
@@ -182,7 +186,11 @@ def test_every_page_is_in_the_index():
 
 def test_the_api_page_names_all_that_is_public():
     content = (DOCS / "api.md").read_text()
-    assert set(re.findall(r"^   (\w+)$", content, re.MULTILINE)) == {*fastprune.__all__, *fastprune.sweep.__all__}
+    assert set(re.findall(r"^   (\w+)$", content, re.MULTILINE)) == {
+        *fastprune.__all__,
+        *fastprune.export.__all__,
+        *fastprune.sweep.__all__,
+    }
 
 
 def test_the_columns_of_a_sweep_are_all_described():
