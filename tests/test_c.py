@@ -176,6 +176,19 @@ def test_sanitizers_find_nothing(tmp_path, activation, settings):
         np.testing.assert_array_equal(library.sanitized(nan), library("logits", np.full((1, 300), -most)))
 
 
+@pytest.mark.parametrize("bias", [0.0, 50.0, -2000.0])
+def test_sums_come_close_to_what_32_bits_hold_and_not_beyond(tmp_path, bias):
+    """600 of the largest weights times the largest inputs, with all signs alike, and a bias."""
+    weights = np.repeat([[1.0], [-1.0]], 600, axis=1)
+    made = fp.MLP.from_weights([weights], [[bias, -bias]], loss="softmax_cross_entropy")
+    library = compiled(tmp_path, made, arithmetic="int8", calibration=np.ones((1, 600)))
+    x = np.vstack([np.ones((1, 600)), np.zeros((1, 600))]).astype(np.float32)
+    logits = library.sanitized(x)
+    np.testing.assert_array_equal(logits, twin((tmp_path / "net.c").read_text(), made, x))
+    assert 2**30 < abs(logits).max() < 2**31
+    assert (library("predict", x) == made.predict(x)).all()
+
+
 def test_integers_predict_what_floats_do(tmp_path):
     """Few of 2,000 samples are so close to a border that 8 bits change their class."""
     data = fp.load_dataset("digits")
