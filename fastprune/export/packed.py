@@ -21,8 +21,8 @@ _CODE_BITS = (1, 2, 4, 8)
 _STEP_BITS = (4, 6, 7, 8, 16)  # below 8, step and code share a byte
 BLOCK = 256  # lines of a group are of one block, so that a byte says which one
 
-# By input, zeros are skipped. On MNIST, by input takes 0.4 of the time of by output; more flash than this is not worth
-# it, because a processor with little flash has to fit first.
+# By input, zeros are skipped. For LeNet-300-100 on MNIST, 98.75 % pruned, by input takes 1.07 times the flash, 0.6 of
+# the instructions on a Cortex-M3 and 0.6 of the time on x86. More flash than this is not worth it.
 _FLASH_OF_BY_INPUT = 1.25
 
 
