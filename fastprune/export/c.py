@@ -31,7 +31,7 @@ from fastprune.export.packed import (
 )
 from fastprune.files import write_text
 from fastprune.frozen import FrozenMLP, Part, freeze
-from fastprune.kernels.activation import SLOPE
+from fastprune.kernels.constants import SLOPE
 from fastprune.kernels.layout import Ints
 from fastprune.network import MLP
 
