@@ -53,6 +53,7 @@ ALLOWED = {
     "network": NETWORKS,
     "sizes": NETWORKS,
     "evaluation": {*NETWORKS, "records"},
+    "sharing": {*NETWORKS, "evaluation"},
     "gradients": {*NETWORKS, "evaluation"},
     "spans": {*NETWORKS, "evaluation"},
     "training": {*LEARNING, "spans"},
@@ -64,9 +65,8 @@ ALLOWED = {
     "sensitivity": PRUNING,
     "rounds": {*PRUNING, "training"},
     "pruner": {*PRUNING, "rounds", "trainer"},
-    "sweep": {*PRUNING, "lazy", "rounds", "spans", "trainer", "pruner", "datasets"},
+    "sweep": {*PRUNING, "sharing", "export", "lazy", "rounds", "spans", "trainer", "pruner", "datasets"},
     "sklearn": {*PRUNING, "spans", "training", "trainer", "pruner"},
-    "sharing": NETWORKS,
     "export": {*NETWORKS, "lazy"},
     "__init__": {*PRUNING, "lazy", "sharing", "sizes", "trainer", "pruner", "datasets", "export"},
 }

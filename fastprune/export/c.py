@@ -35,7 +35,7 @@ from fastprune.kernels.constants import SLOPE
 from fastprune.kernels.layout import Ints
 from fastprune.network import MLP
 
-_ARITHMETIC = ("float", "int8")
+ARITHMETIC = ("float", "int8")
 _SLOPES = {"relu": 0.0, "leaky_relu": SLOPE}  # of activations that integers can compute, below 0
 
 # The words of C99, and those of C++ that a sketch of Arduino cannot use.
@@ -119,7 +119,7 @@ def to_c(
         raise ValueError(f"network: expected an MLP or a FrozenMLP, got {type(network).__name__}")
     file = _file(path, check.boolean("arduino", arduino))
     name = _identifier("path", file.stem) if name is None else _identifier("name", name)
-    check.one_of("arithmetic", arithmetic, _ARITHMETIC)
+    check.one_of("arithmetic", arithmetic, ARITHMETIC)
     if byte_scale is not None:
         byte_scale = check.number("byte_scale", byte_scale, "(0, inf)")
     if (calibration is None) != (arithmetic == "float"):
@@ -374,13 +374,16 @@ class _Writer:
         values, biases = self.numbers(index)
         value_type = "float"
         if self.integers:
-            value_type = "int8_t" if layer.codes is None else "int16_t"
+            value_type = "int8_t" if layer.weights.codes is None else "int16_t"
         steps = [(f"steps_{index}", layer.steps, layer.step_bits)]
-        if layer.codes is not None:
-            steps += [(f"codes_{index}", layer.codes, layer.code_bits)]
+        if layer.weights.codes is not None:
+            steps += [(f"codes_{index}", layer.weights.codes, layer.weights.bits)]
             if layer.step_bits < 8:
-                steps = [(f"steps_{index}", layer.steps << layer.code_bits | layer.codes, 8)]
+                steps = [(f"steps_{index}", layer.steps << layer.weights.bits | layer.weights.codes, 8)]
         blocks = [_Array.packed(f"blocks_{index}", layer.blocks, bits_for(layer.blocks))] if layer.blocks.any() else []
+        shared = []
+        if layer.biases.codes is not None:
+            shared = [_Array.packed(f"bias_codes_{index}", layer.biases.codes, layer.biases.bits)]
         return [
             _Array.packed(f"lines_{index}", layer.lines, bits_for(layer.lines)),
             *blocks,
@@ -389,6 +392,7 @@ class _Writer:
             *(_Array.packed(name, numbers, bits) for name, numbers, bits in steps),
             _Array(f"values_{index}", value_type, values),
             _Array(f"biases_{index}", self.number, biases),
+            *shared,
         ]
 
     def numbers(self, index: int) -> tuple[list[str], list[str]]:
@@ -397,10 +401,10 @@ class _Writer:
         if self.integers:
             integers = self.integers[index]
             return [str(value) for value in integers.values], [str(bias) for bias in integers.biases]
-        values = layer.values
+        values = layer.weights.values
         if index == 0 and self.byte_scale is not None:
             values = (values * self.byte_scale).astype(np.float32)
-        return [_float(value) for value in values], [_float(bias) for bias in layer.biases]
+        return [_float(value) for value in values], [_float(bias) for bias in layer.biases.values]
 
     def layer(self, index: int) -> str:
         """Return the function that computes a layer."""
@@ -408,10 +412,12 @@ class _Writer:
         fan_out, last = layer.sizes[1], index == len(self.layers) - 1
         source = self.feature if index == 0 else number
         step = f"steps_{index}[k]"
-        code = "k" if layer.codes is None else _read(f"codes_{index}", layer.code_bits)
+        code = "k" if layer.weights.codes is None else _read(f"codes_{index}", layer.weights.bits, "k")
         if layer.step_bits < 8:
-            step, code = f"(unsigned){step} >> {layer.code_bits}", f"{step} & {2**layer.code_bits - 1}"
+            step, code = f"(unsigned){step} >> {layer.weights.bits}", f"{step} & {2**layer.weights.bits - 1}"
         value = f"values_{index}[{code}]"
+        bias = "{}" if layer.biases.codes is None else _read(f"bias_codes_{index}", layer.biases.bits, "{0}")
+        bias = f"biases_{index}[{bias}]"
         shift = f", {self.integers[index].shift}" if self.integers else ""
         block = f" + {BLOCK} * blocks_{index}[group]" if layer.blocks.any() else ""
         if layer.by_input:
@@ -423,7 +429,7 @@ class _Writer:
                 f"const uint8_t *line = lines_{index};",
                 "unsigned first = 0;",
                 f"for (o = 0; o < {fan_out}; ++o)",
-                f"    y[o] = biases_{index}[o];",
+                f"    y[o] = {bias.format('o')};",
                 f"for (group = 0; group < {layer.groups.size}; ++group) {{",
                 f"    const unsigned count = counts_{index}[group], lines = groups_{index}[group];",
                 f"    const {source} *in = x{block};",
@@ -454,7 +460,7 @@ class _Writer:
             "    for (; line < last; ++line) {",
             f"        const unsigned end = k + count, out = {'from + ' if block else ''}lines_{index}[line];",
             f"        const {source} *input = x;",
-            f"        {number} sum = biases_{index}[out];",
+            f"        {number} sum = {bias.format('out')};",
             "        for (; k < end; ++k) {",
             f"            input += {step};",
             f"            sum += *input * {value};",
@@ -589,12 +595,12 @@ class _Array:
         return f"static const {self.kind} {self.name}[{len(self.items)}] = {{\n{items}\n}};"
 
 
-def _read(array: str, bits: int) -> str:
-    """Return the expression of number k of a packed array."""
+def _read(array: str, bits: int, index: str) -> str:
+    """Return the expression of a number of a packed array."""
     if bits >= 8:
-        return f"{array}[k]"
+        return f"{array}[{index}]"
     each = 8 // bits
-    return f"{array}[k / {each}] >> k % {each} * {bits} & {2**bits - 1}"
+    return f"{array}[{index} / {each}] >> {index} % {each} * {bits} & {2**bits - 1}"
 
 
 def _type(bits: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,15 +15,28 @@ BYTE = 255  # the largest byte, and the largest 8-bit activation if none is nega
 SIGNED = 127  # the largest of 8 bits with a sign
 _TABLE = 2**15 - 1  # the largest integer in a table of shared values: 16 bits there cost little
 _SUM = 2**31 - 1
+Vector = TypeVar("Vector", Floats, Ints)
 _FINE = 32  # steps of a layer's largest weight: with fewer, an integer network predicts something else
 
-_CODE_BITS = (1, 2, 4, 8)
-_STEP_BITS = (4, 6, 7, 8, 16)  # below 8, step and code share a byte
+_CODE_BITS = (1, 2, 4, 8)  # of which several fill a byte
+_STEP_BITS = (4, 5, 6, 7, 8, 16)  # below 8, step and code share a byte
 BLOCK = 256  # lines of a group are of one block, so that a byte says which one
 
 # By input, zeros are skipped. For LeNet-300-100 on MNIST, 98.75 % pruned, by input takes 1.07 times the flash, 0.6 of
 # the instructions on a Cortex-M3 and 0.6 of the time on x86. More flash than this is not worth it.
 _FLASH_OF_BY_INPUT = 1.25
+
+
+class Numbers(NamedTuple):
+    """Numbers of a layer, each by itself, or as a code that tells which of few distinct values it is."""
+
+    values: Floats
+    codes: Ints | None
+    bits: int  # of a code; 0 without codes
+
+    def each(self, values: Vector) -> Vector:
+        """Return what `values`, in the order of `self.values`, are for each number."""
+        return values if self.codes is None else values[self.codes]
 
 
 class Packed(NamedTuple):
@@ -42,15 +55,8 @@ class Packed(NamedTuple):
     counts: Ints  # weights of each line of a group
     steps: Ints
     step_bits: int
-    values: Floats  # the distinct ones if there are codes, else of each weight
-    codes: Ints | None  # of each weight, its place in `values`
-    code_bits: int
-    biases: Floats
-
-    @property
-    def weights(self) -> Floats:
-        """Value of each weight."""
-        return self.values if self.codes is None else self.values[self.codes]
+    weights: Numbers
+    biases: Numbers
 
     @property
     def outputs(self) -> Ints:
@@ -123,18 +129,32 @@ def _packed(
     steps[where], stored[where] = (gaps - between * most)[along], values[along]
 
     distinct, codes = np.unique(stored, return_inverse=True)
-    code_bits = next((bits for bits in _CODE_BITS if distinct.size <= 2**bits), 0)
+    code_bits = 8 - step_bits if step_bits < 8 else _bits_of_codes(distinct.size)
     where_lines = (used[order] % BLOCK, blocks, groups, sizes)
     flash = sum(size_of(one.size, bits_for(one)) for one in where_lines) + size_of(steps.size, step_bits)
     shared, plain = distinct.size * table_bytes + size_of(steps.size, code_bits), steps.size * value_bytes
-    if code_bits and (shared < plain or step_bits < 8) and step_bits in (8 - code_bits, 8, 16):
+    if distinct.size <= 2**code_bits and (shared < plain or step_bits < 8):
         flash, kept, coded = flash + shared, distinct, codes
     elif step_bits >= 8:
         flash, kept, coded, code_bits = flash + plain, stored, None, 0
     else:
         return None
-    biases = part.biases.astype(np.float32)
-    return flash, Packed(by_input, (fan_in, fan_out), *where_lines, steps, step_bits, kept, coded, code_bits, biases)
+    of_biases, biases = _biases(part.biases.astype(np.float32))
+    weights = Numbers(kept, coded, code_bits)
+    return flash + of_biases, Packed(by_input, (fan_in, fan_out), *where_lines, steps, step_bits, weights, biases)
+
+
+def _bits_of_codes(distinct: int) -> int:
+    """Bits of a code for so many values; 0 if they are too many."""
+    return next((bits for bits in _CODE_BITS if distinct <= 2**bits), 0)
+
+
+def _biases(biases: Floats) -> tuple[int, Numbers]:
+    """Return the bytes that biases take, and how they are stored."""
+    distinct, codes = np.unique(biases, return_inverse=True)
+    bits = _bits_of_codes(distinct.size)
+    plain, shared = 4 * biases.size, 4 * distinct.size + size_of(biases.size, bits)
+    return (shared, Numbers(distinct, codes, bits)) if bits and shared < plain else (plain, Numbers(biases, None, 0))
 
 
 def size_of(count: int, bits: int) -> int:
@@ -186,20 +206,20 @@ def to_integers(layers: Iterable[Packed], levels: list[Scale]) -> list[Integers]
 
 
 def _integers(index: int, layer: Packed, unit: float, most: int, above: float | None) -> Integers:
-    values, biases = layer.values.astype(np.float64), layer.biases.astype(np.float64)
+    values, biases = layer.weights.values.astype(np.float64), layer.biases.values.astype(np.float64)
     largest = abs(values).max()
-    each = largest / (SIGNED if layer.codes is None else _TABLE)  # what 1 stands for in a weight
-    sums = np.bincount(layer.outputs, abs(layer.weights).astype(np.float64), minlength=biases.size)
-    each = max(each, float((sums * most + abs(biases) / unit).max()) / _SUM) or 1.0
+    each = largest / (SIGNED if layer.weights.codes is None else _TABLE)  # what 1 stands for in a weight
+    sums = np.bincount(layer.outputs, layer.weights.each(abs(values)), minlength=layer.sizes[1])
+    each = max(each, float((sums * most + layer.biases.each(abs(biases)) / unit).max()) / _SUM) or 1.0
     while True:
         shift, fitted = 0, each
         if above is not None:
             shift = max(0, math.floor(math.log2(above / (unit * each))))
             fitted = max(each, above / (unit * 2.0**shift))
         whole, added = np.rint(values / fitted).astype(np.int64), np.rint(biases / (unit * fitted)).astype(np.int64)
-        weights = abs(whole if layer.codes is None else whole[layer.codes])
         # Sums of floats are exact here: far below 2**53.
-        highest = np.bincount(layer.outputs, weights, minlength=biases.size) * most + abs(added)
+        weights = np.bincount(layer.outputs, layer.weights.each(abs(whole)), minlength=layer.sizes[1])
+        highest = weights * most + layer.biases.each(abs(added))
         if highest.max() + 2**shift // 2 <= _SUM:
             break
         each *= 2

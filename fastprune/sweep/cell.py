@@ -3,14 +3,14 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastprune import check, kernels
+from fastprune import check, coded, kernels
 from fastprune.blas import one_blas_thread
 from fastprune.datasets import Dataset
 from fastprune.kernels.layout import Floats
@@ -19,8 +19,9 @@ from fastprune.pruner import Pruner
 from fastprune.records import Evaluation, RoundRecord, Scores, TrainingWarning
 from fastprune.rounds import ADAPTIVE
 from fastprune.schedules import part_of
+from fastprune.sharing import MOST_BITS, bits_of_layers, share_weights
 from fastprune.state import State
-from fastprune.sweep.settings import Settings
+from fastprune.sweep.settings import FIELDS, Settings, key
 from fastprune.trainer import Trainer
 
 Labelled = tuple[Floats, npt.NDArray[Any]]  # samples and their classes
@@ -50,6 +51,7 @@ class Record(NamedTuple):
     active_units: list[float] | None = None
     sensitivity: list[list[float]] | None = None
     execution: Sequence[str] = ()
+    coded_bytes: int | None = None
     before_train_accuracy: float | None = None
     before_train_loss: float | None = None
     before_test_accuracy: float | None = None
@@ -150,15 +152,18 @@ def advance(settings: Settings, round: int, state: bytes | None, data: Data, thr
         return _dense(settings, trainer, data)
     stage, number = settings.place(round)
     pruner = _pruner(settings, stage, trainer)
-    now, (current, early) = settings.plan[stage], _unpacked(state)
+    now, (current, early, unshared) = settings.plan[stage], _unpacked(state)
+    current = unshared or current
     trainer.restore(State.from_bytes(current))
     trainer.dense_epochs, pruner.round = settings.epochs, number
+    if now.weight_bits:
+        share_weights(trainer.network, _bits_of(now, trainer.network), bias_bits=now.bias_bits)
     (record,) = pruner.run(
         *data.train,
         settings.lengths(stage),
         learning_rate=now.retrain_learning_rate,
         restarts=now.restarts,
-        rewind_to=State.from_bytes(early) if early else None,
+        rewind_to=State.from_bytes(early) if early and not now.weight_bits else None,
         rounds=1,
         test=data.test,
     )
@@ -170,7 +175,12 @@ def advance(settings: Settings, round: int, state: bytes | None, data: Data, thr
         "validation_samples": len(data.held_out[0]) if data.held_out else 0,
         "active_units": active_units(trainer.network, data.test[0]) if round in settings.ends else None,
     }
-    return _packed(trainer.snapshot(), early), Record(**known)
+    if record.failed:
+        return state, Record(**known)
+    if now.weight_bits:
+        known["events"].remove("nothing removed")  # which is not what it was for
+        known["coded_bytes"] = len(coded.encode(trainer.network.freeze().state, trainer.network.loss))
+    return _packed(trainer.snapshot(), early, current if now.weight_bits else b""), Record(**known)
 
 
 def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Record]:
@@ -203,18 +213,25 @@ def _dense(settings: Settings, trainer: Trainer, data: Data) -> tuple[bytes, Rec
         seconds=seconds,
         **_scores("after", scores),
     )
-    return _packed(trainer.snapshot(), early), record
+    return _packed(trainer.snapshot(), early, b""), record
 
 
-def _packed(state: State, early: bytes) -> bytes:
-    """Join a state and the early state that rounds rewind to (empty if they do not rewind)."""
-    current = state.to_bytes()
-    return len(current).to_bytes(8, "little") + current + early
+def _packed(state: State, early: bytes, unshared: bytes) -> bytes:
+    """Join a state, the early one that rounds rewind to, and the one that the next round goes on from.
+
+    The second is empty if rounds do not rewind; the third, if the next round goes on from the first.
+    """
+    parts = state.to_bytes(), early, unshared
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 
-def _unpacked(packed: bytes) -> tuple[bytes, bytes]:
-    end = 8 + int.from_bytes(packed[:8], "little")
-    return packed[8:end], packed[end:]
+def _unpacked(packed: bytes) -> list[bytes]:
+    parts = []
+    while packed:
+        end = 8 + int.from_bytes(packed[:8], "little")
+        parts.append(packed[8:end])
+        packed = packed[end:]
+    return parts
 
 
 def active_units(network: MLP, x: Floats) -> list[float]:
@@ -260,16 +277,27 @@ def check_settings(cells: Sequence[Settings], data: Callable[[Settings], Data]) 
         if shape not in networks:
             networks[shape] = network(cell, data(cell))
         _trainer(cell, networks[shape])
+        if all(not now.weight_bits for now in cell.plan) and any(now.bias_bits is not None for now in cell.plan):
+            raise ValueError("bias_bits: needs weight_bits")
         for stage, now in enumerate(cell.plan):
             try:
-                _check_stage(now)
+                _check_stage(now, dict(cell.stage[stage]) if cell.stage else {})
+                if now.weight_bits:
+                    _bits_of(now, networks[shape])
                 _pruner(cell, stage, _trainer(now, networks[shape]))
             except ValueError as error:
                 raise ValueError(f"{f'stage {stage + 1}, ' if cell.stage else ''}{error}") from None
 
 
-def _check_stage(now: Settings) -> None:
+def _check_stage(now: Settings, own: Mapping[str, Any]) -> None:
     check.integer("rounds", now.rounds, 1, _MOST_ROUNDS)
+    if now.weight_bits:
+        if now.rounds > 1:
+            raise ValueError(f"rounds: expected 1 with weight_bits, got {now.rounds}")
+        if idle := [name for name in own if "weight_bits" in FIELDS[name].metadata["only"]]:
+            raise ValueError(f"{key(idle[0])}: has no effect beside weight_bits; leave it out")
+        if now.bias_bits is not None:
+            check.integer("bias_bits", now.bias_bits, 1, MOST_BITS)
     check.integer("retrain_epochs", now.retrain_epochs, 0)
     check.integer("fine_tune_epochs", now.fine_tune_epochs, 0)
     check.number("sparsity", now.final_sparsity, "[0, 1)")
@@ -277,6 +305,11 @@ def _check_stage(now: Settings) -> None:
         check.number("retrain_learning_rate", now.retrain_learning_rate, "(0, inf)")
     elif not now.restarts:
         raise ValueError("restarts: expected true with --retrain-learning-rate adaptive, got false")
+
+
+def _bits_of(now: Settings, network: MLP) -> list[int]:
+    bits = now.weight_bits if len(now.weight_bits) > 1 else now.weight_bits * network.n_layers
+    return bits_of_layers("weight_bits", bits, network.n_layers)
 
 
 def _trainer(now: Settings, network: MLP) -> Trainer:

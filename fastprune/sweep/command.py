@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fastprune.files import is_file
 from fastprune.sweep.cell import check_settings
-from fastprune.sweep.config import Command, Sweep, parse
+from fastprune.sweep.config import Command, Sweep, parse, parse_export
 from fastprune.sweep.display import Display
 from fastprune.sweep.engine import load_data
-from fastprune.sweep.run import make_report, run_sweep
+from fastprune.sweep.run import export_best, make_report, run_sweep
 from fastprune.sweep.store import Store
 
 
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["report"]:
             return _report(given[1:])
+        if given[:1] == ["export"]:
+            return _export(given[1:])
         command = parse(given)
         if command.dry_run:
             return _show(command.sweep)
@@ -71,6 +73,15 @@ def _report(arguments: Sequence[str]) -> int:
         raise ValueError(f"report: expected one folder of a sweep, got {shlex.join(arguments) or 'nothing'}")
     display = Display(quiet=False)
     for path in make_report(Path(arguments[0])):
+        display.say(f"Wrote {path}")
+    return 0
+
+
+def _export(arguments: Sequence[str]) -> int:
+    """Write the best networks of a folder in another form."""
+    folder, form, options = parse_export(arguments)
+    display = Display(quiet=False)
+    for path in export_best(folder, form, options):
         display.say(f"Wrote {path}")
     return 0
 

@@ -10,11 +10,14 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from fastprune import check
+from fastprune.export.c import ARITHMETIC
 from fastprune.files import regular
+from fastprune.sweep.delivery import FORMS
 from fastprune.sweep.settings import (
     DEFAULTS,
     FIELDS,
@@ -346,7 +349,7 @@ class Command(NamedTuple):
 def meaning(field: Any) -> str:
     """Say what a setting means, with the other settings that it needs and its choices."""
     about = field.metadata
-    needs = ", ".join(f"{key(other)} {' or '.join(v)}" for other, v in about["only"].items() if other != "prune")
+    needs = ", ".join(f"{key(other)} {' or '.join(v)}" for other, v in about["only"].items() if isinstance(v[0], str))
     choices = f": {', '.join(about['choices'])}" if about["choices"] else ""
     return f"{f'{needs}: ' if needs else ''}{about['help']}{choices}"
 
@@ -367,11 +370,13 @@ def parse(arguments: Sequence[str] | None) -> Command:
     """
     parser = _Parser(
         prog="python -m fastprune.sweep",
-        usage="python -m fastprune.sweep [options]\n       python -m fastprune.sweep report FOLDER",
+        usage="python -m fastprune.sweep [options]\n       python -m fastprune.sweep report FOLDER\n"
+        "       python -m fastprune.sweep export FOLDER --to FORM",
         description="Train networks, prune their small weights and retrain them, round by round, for several seeds and "
         "every combination of settings. Without arguments, this takes the digits data set, a 64-300-100-10 network and "
         "five seeds, and prunes to 99 % sparsity in a few seconds. To resume a command that was stopped, repeat it. "
-        "'report FOLDER' writes the results and the report of a folder again, even while a sweep runs.",
+        "'report FOLDER' writes the results and the report of a folder again, even while a sweep runs. 'export FOLDER' "
+        "writes its best network in another form, such as C; 'export --help' tells which.",
         epilog="Example: python -m fastprune.sweep --dataset mnist --data-dir bench/mnist --rule percentile,std --q 20 "
         "--quality 0.5:1:3 --seeds 0:2:3",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
@@ -407,6 +412,31 @@ def parse(arguments: Sequence[str] | None) -> Command:
     if preset:
         given.setdefault("out", str(Path("runs", preset)))
     return Command(Sweep.of({**values, **given}), dry_run, quiet)
+
+
+def parse_export(arguments: Sequence[str]) -> tuple[Path, str, dict[str, Any]]:
+    """Parse the command line of an export: the folder, the form, and the options of `to_c` that were given."""
+    parser = _Parser(
+        prog="python -m fastprune.sweep export",
+        description="Write the best network of a sweep in another form, beside best.npz.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", type=Path, help="folder of a sweep")
+    parser.add_argument("--to", required=True, choices=FORMS, help="c is C99; coded is the smallest file")
+    options = parser.add_argument_group("options of C, which docs/microcontrollers.md describes")
+    options.add_argument("--arithmetic", choices=ARITHMETIC, help="int8 is calibrated by the training samples")
+    options.add_argument(
+        "--byte-scale", type=_fraction, metavar="NUMBER", help="samples are bytes, times this: 1/255 for pixels"
+    )
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    folder, form = given.pop("folder"), given.pop("to")
+    if given and form != "c":
+        raise ValueError(f"{next(iter(given)).replace('_', '-')}: needs --to c, got --to {form}")
+    return folder, form, given
+
+
+def _fraction(text: str) -> float:
+    return float(Fraction(text))
 
 
 def read_toml(file: Path) -> dict[str, Any]:

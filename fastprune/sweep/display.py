@@ -134,8 +134,10 @@ class Display:
         """Print the table of the sweep, its best networks, and advice on cells that went wrong."""
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         one = len(results.groups) == 1
+        coded = any(row.coded_bytes for group in results.groups for row in group.rows)
         names = ("round", "sparsity", "compression", "pruned") if one else ("cells", "dense", "round", "compression")
-        for name in (*names, "retrained", "to dense", "seeds"):
+        sizes = ["bits", "coded bytes"] * coded
+        for name in (*names, "retrained", "to dense", *sizes, "seeds"):
             table.add_column(name, justify="left" if name == "cells" else "right")
         for group in results.groups:
             for row in group.ends if one else [group.kept]:
@@ -143,7 +145,10 @@ class Display:
                 first = [group.grid.label(group.settings), self._spread(group.rows[0].after)]
                 columns = [row.name, *before] if one else [*first, row.name, times(row.compression)]
                 seeds = f"{row.seeds} ({row.failed} failed)" if row.failed else f"{row.seeds}"
-                table.add_row(*columns, self._spread(row.after), self._spread(row.difference, sign="+"), seeds)
+                columns += [self._spread(row.after), self._spread(row.difference, sign="+")]
+                if coded:
+                    columns += [row.bits, "" if row.coded_bytes is None else f"{row.coded_bytes:,.0f}"]
+                table.add_row(*columns, seeds)
         kept = "The network that each seed keeps, and its test accuracy in %"
         title = f"{results.groups[0].settings.dataset}: test accuracy in %" if one else kept
         self.say(f"\n{title}, mean {self._plus_minus} standard deviation over seeds\n")
@@ -179,6 +184,9 @@ class Display:
             f"(one standard error, {record.validation_samples:,} samples).\n"
             f'Use it: fastprune.load("{results.sweep.folder / results.best_file(name)}").predict(x)'
         )
+        if best.shared:
+            file = results.sweep.folder / results.best_file(name)
+            self.say(f"Also: {file.with_suffix('.fpc')} ({record.coded_bytes:,} bytes) and {file.with_suffix('.c')}")
         if best.uncertainty > cell.max_drop:
             self.say(
                 f"The held-out set is too small to tell a drop of max_drop ({cell.max_drop:g}), so this choice is "
@@ -196,6 +204,8 @@ class Display:
         notes = list(record.events)
         if any(record.dead_units):
             notes.append(f"dead units {', '.join(map(str, record.dead_units))}")
+        if record.coded_bytes is not None:
+            notes.append(f"{record.coded_bytes:,} bytes coded")
         clock = f"{time.monotonic() - self._began:6.1f} s {self._overall.tasks[self._task].percentage:3.0f} %"
         line = f"{clock}  {self._label(cell):{self._width}} {' '.join(_numbers(record))}{record.seconds:9.2f}"
         self.say(f"{line}  {'; '.join(notes)}".rstrip())

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from fastprune.files import atomic_write
+from fastprune.frozen import freeze
+from fastprune.network import load
 from fastprune.sweep.cell import Record
 from fastprune.sweep.config import Grid, Reference, Sweep
+from fastprune.sweep.delivery import deliver
 from fastprune.sweep.settings import DEFAULTS, FIELDS, Settings, written
 from fastprune.sweep.store import Cell, held_out_accuracy
 
@@ -51,8 +54,9 @@ class Row:
     The spreads are test accuracies: `before` and `after` retraining, and two differences per seed. `difference` is
     `after` minus the dense network's accuracy, `fair` is `after` minus that of a dense network trained for as many
     epochs, if the sweep has one. `before` is None for the dense network, and all spreads are None if every seed failed.
-    `held_out` is the mean held-out accuracy after retraining. `epochs` and `seconds` are those of the round; `total` is
-    the seconds of all training so far.
+    `bits` names the bits of shared weights and biases, and `coded_bytes` is the mean size of coded files; where none
+    are shared, they are empty and None. `held_out` is the mean held-out accuracy after retraining. `epochs` and
+    `seconds` are those of the round; `total` is the seconds of all training that led to it.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Row:
     effective_sparsity: float
     layer_sparsity: list[float]
     active_units: list[float] | None
+    bits: str
+    coded_bytes: float | None
     before: Spread | None
     after: Spread | None
     difference: Spread | None
@@ -78,6 +84,7 @@ class Row:
         """Average one round of each cell, without failed ones; `dense` has the unpruned cells by seed."""
         good = [(cell, number) for cell, number in reached if not cell.records[number].failed]
         shown = [cell.records[number] for cell, number in good or reached]
+        sizes = [record.coded_bytes for record in shown if record.coded_bytes is not None]
         rounds = sorted({number for _, number in reached})
         name = "-".join(map(str, dict.fromkeys((rounds[0], rounds[-1]))))
 
@@ -100,6 +107,8 @@ class Row:
             effective_sparsity=statistics.fmean(record.effective_sparsity for record in shown),
             layer_sparsity=_means([record.layer_sparsity for record in shown]),
             active_units=_means([record.active_units for record in shown if record.active_units]) or None,
+            bits=" or ".join(sorted({_bits(cell.settings.at(number)) for cell, number in good or reached})),
+            coded_bytes=statistics.fmean(sizes) if len(sizes) == len(shown) else None,
             before=Spread.of([r.before_test_accuracy for r in shown if good and r.before_test_accuracy is not None]),
             after=Spread.of([_test(record) for record in shown] if good else []),
             difference=less({cell.settings.seed: cell for cell, _ in good}, same=False),
@@ -107,8 +116,13 @@ class Row:
             held_out=statistics.fmean(map(held_out_accuracy, shown)) if good else None,
             epochs=statistics.fmean(record.fit_epochs for record in shown),
             seconds=statistics.fmean(record.seconds for record in shown),
-            total=statistics.fmean(sum(r.seconds for r in c.records[: n + 1]) for c, n in good or reached),
+            total=statistics.fmean(_seconds_to(cell, number) for cell, number in good or reached),
         )
+
+    @property
+    def size(self) -> tuple[bool, float]:
+        """What the smallest network has the least of: networks with shared weights come first, by bytes."""
+        return (True, self.live) if self.coded_bytes is None else (False, self.coded_bytes)
 
     @property
     def compression(self) -> float | None:
@@ -158,6 +172,11 @@ class Line:
     groups: Sequence[Group]
     rows: Sequence[Row]
 
+    @property
+    def pruned(self) -> list[Row]:
+        """The rows of networks that share no weights."""
+        return [row for row in self.rows if row.coded_bytes is None]
+
 
 @dataclass(frozen=True)
 class Best:
@@ -166,6 +185,11 @@ class Best:
     group: Group
     cell: Cell
     record: Record
+
+    @property
+    def shared(self) -> bool:
+        """Whether its weights share few values; then it is also written as a coded file and as C."""
+        return self.record.coded_bytes is not None
 
     @property
     def uncertainty(self) -> float:
@@ -181,7 +205,8 @@ class Best:
 RULE = (
     "Each seed keeps its smallest network whose held-out accuracy is within max_drop of its dense network. The best "
     "settings are those whose kept networks have the fewest weights on average, if their mean held-out accuracy is "
-    "within max_drop of the best dense mean. Of their networks, the one with the highest held-out accuracy is saved."
+    "within max_drop of the best dense mean. Of their networks, the one with the highest held-out accuracy is saved. "
+    "Networks that share weights come before others; of them, the smallest has the smallest coded file."
 )
 
 
@@ -266,7 +291,7 @@ class Results:
             bar = max((group.rows[0].held_out or 0.0 for group in groups), default=0.0)
             good = [g for g in groups if g.kept.held_out is not None and g.kept.held_out >= bar - g.settings.max_drop]
             if good:
-                group = min(good, key=lambda g: (g.kept.live, -(g.kept.held_out or 0.0)))
+                group = min(good, key=lambda g: (*g.kept.size, -(g.kept.held_out or 0.0)))
                 cell = max(group.cells, key=lambda c: (held_out_accuracy(c.records[c.best]), -c.records[c.best].live))
                 best[name] = Best(group, cell, cell.records[cell.best])
         return best
@@ -287,11 +312,18 @@ class Results:
             for record in cell.records
         )
         _write_csv(folder / "seconds.csv", SECONDS, seconds)
-        for stale in {"report.html", "best.npz"} - set(map(self.best_file, self.best)):
-            (folder / stale).unlink(missing_ok=True)  # from an earlier sweep with fewer cells or other data sets
+        for stale in ("report.html", "best.npz", "best.fpc", "best.c", "best.h"):
+            if stale != "best.npz" or "best.npz" not in map(self.best_file, self.best):
+                (folder / stale).unlink(missing_ok=True)  # from an earlier sweep with other cells or data sets
         for name, best in self.best.items():
-            with atomic_write(folder / self.best_file(name)) as file:
+            target = folder / self.best_file(name)
+            with atomic_write(target) as file:
                 file.write((folder / "networks" / f"{best.cell.settings.digest}.npz").read_bytes())
+            if best.shared:
+                network = load(target)
+                deliver(network, "coded", target)
+                if freeze(network).live_weights:
+                    deliver(network, "c", target)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for grid in self.sweep.grids:
@@ -315,6 +347,18 @@ def _controls(dense: Settings, pruned: Settings) -> bool:
 def times(compression: float | None) -> str:
     """Format a compression; None means that no weights are left."""
     return "infinite" if compression is None else f"{compression:,.1f}x"
+
+
+def _bits(settings: Settings) -> str:
+    """Format the bits of shared weights and biases; empty if none are shared."""
+    biases = "" if settings.bias_bits is None else f", biases {settings.bias_bits}"
+    return f"{written(settings.weight_bits)}{biases}" if settings.weight_bits else ""
+
+
+def _seconds_to(cell: Cell, number: int) -> float:
+    """Return the seconds of the training that led to a round: not of earlier networks with shared weights."""
+    led = (r for r in cell.records[: number + 1] if r.round == number or r.coded_bytes is None)
+    return sum(record.seconds for record in led)
 
 
 def _means(lists: Sequence[Sequence[float]]) -> list[float]:

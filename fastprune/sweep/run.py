@@ -1,14 +1,18 @@
 """Run a whole sweep: the function behind the command."""
 
 import contextlib
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fastprune import check
 from fastprune.files import is_file, write_text
+from fastprune.network import load
 from fastprune.sweep.cell import check_settings
 from fastprune.sweep.config import Sweep, read_toml
+from fastprune.sweep.delivery import deliver
 from fastprune.sweep.engine import (
     Failure,
     Loop,
@@ -126,12 +130,38 @@ def run_sweep(
 
 def make_report(folder: Path) -> list[Path]:
     """Write the results and report of a folder again. Raises ValueError if it has no sweep with a finished round."""
-    file = folder / "sweep.toml"
-    if not is_file(file):
-        raise ValueError(f"report: expected the folder of a sweep, got {str(folder)!r}, which has no sweep.toml")
-    sweep = replace(Sweep.of(read_toml(file)), out=str(folder))
-    results = Results(sweep, Store(folder).load(sweep.cells))
+    results = _results_in("report", folder)
     if not results.cells:
         raise ValueError(f"report: expected a sweep with a finished round, got {str(folder)!r} without")
     results.write(folder)
     return [folder / "results.csv", write_report(results, [], folder)]
+
+
+def export_best(folder: Path, form: str, options: Mapping[str, Any]) -> list[Path]:
+    """Write the best network of each data set of a sweep in another form, with options of `to_c`; return the paths.
+
+    Integers are calibrated by the sweep's training samples. Raises ValueError if the sweep has no best network, or if
+    an option or the network is of no use for this form.
+    """
+    results, paths = _results_in("export", folder), []
+    if not results.best:
+        raise ValueError(
+            f"export: expected a sweep with a best network, got {str(folder)!r} without: no cell is finished, or no "
+            "samples are held out"
+        )
+    for name, best in results.best.items():
+        given = dict(options)
+        if given.get("arithmetic") == "int8":
+            given["calibration"] = load_data(results.sweep)(best.cell.settings).train[0]
+        saved = folder / results.best_file(name)
+        paths.append(deliver(load(saved), form, saved, **given))
+    return paths
+
+
+def _results_in(command: str, folder: Path) -> Results:
+    """Read the results of a folder; raise ValueError if it has no sweep."""
+    file = folder / "sweep.toml"
+    if not is_file(file):
+        raise ValueError(f"{command}: expected the folder of a sweep, got {str(folder)!r}, which has no sweep.toml")
+    sweep = replace(Sweep.of(read_toml(file)), out=str(folder))
+    return Results(sweep, Store(folder).load(sweep.cells))

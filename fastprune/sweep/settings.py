@@ -105,6 +105,7 @@ WHOLE = Kind("whole numbers", int, _whole, ranges=True)
 REAL = Kind("numbers", float, _real, ranges=True)
 SPARSITY = Kind("numbers (or compressions: 12x)", _sparsity, _real, ranges=True)
 LIST = Kind("whole numbers joined by dashes (in a file also [[300, 100]]), or none", _dashed, _list)
+BITS = dataclasses.replace(LIST, native=lambda v: _list(v if isinstance(v, list | tuple) else [v]))
 
 
 def setting(
@@ -118,7 +119,7 @@ def setting(
     of: str = "",
     stage: bool = False,
     dense: bool = True,
-    **only: str | bool,
+    **only: str | bool | tuple[()],
 ) -> Any:
     """Make the field of a setting, with its description.
 
@@ -136,7 +137,7 @@ def setting(
 
 _trains = functools.partial(setting, of="Trainer", stage=True)
 _runs = functools.partial(setting, stage=True, dense=False)
-_number = functools.partial(_runs, prune=True)
+_number = functools.partial(_runs, prune=True, weight_bits=())
 _prunes = functools.partial(_number, of="Pruner")
 
 Stage = tuple[tuple[str, Any], ...]  # names and values of the settings that a stage changes
@@ -191,6 +192,10 @@ class Settings:
     drop_fraction: float = _prunes(
         0.3, REAL, "fraction of live weights that the grower replaces, falling to 0", grower="|".join(GROWERS)
     )
+    weight_bits: tuple[int, ...] = _runs(
+        (), BITS, "bits of the weights that a stage of one round shares in place of pruning: one number, or one a layer"
+    )
+    bias_bits: int | None = _runs(None, _or(WHOLE, "none", None), "bits of the biases that such a stage shares")
     retrain_epochs: int = _runs(15, WHOLE, "epochs of retraining in each round")
     fine_tune_epochs: int = _runs(0, WHOLE, "additional epochs in the last round")
     retrain_learning_rate: float | str = _runs(0.1, _or(REAL, ADAPTIVE, ADAPTIVE), "learning rate of each retraining")
@@ -241,13 +246,13 @@ class Settings:
     def amounts(self, stage: int) -> tuple[str, Sequence[Amount]]:
         """Return the rule of a stage and the number for each round; sparsities continue from the stage before."""
         now = self.plan[stage]
-        if not now.prune:
+        if not now.prune or now.weight_bits:
             return "sparsity", schedules.ConstantSparsity(0.0, now.rounds)
         if now.rule == "percentile":
             return now.rule, schedules.PercentileRamp(now.q, now.delta, now.rounds)
         if now.rule == "sparsity":
-            before = self.plan[stage - 1] if stage else self
-            begin = before.final_sparsity if stage and before.prune and before.rule == "sparsity" else 0.0
+            before = next((past for past in reversed(self.plan[:stage]) if not past.weight_bits), None)
+            begin = before.final_sparsity if before and before.prune and before.rule == "sparsity" else 0.0
             return now.rule, SCHEDULES[now.schedule](begin, now.final_sparsity, now.rounds)
         return now.rule, [now.quality] * now.rounds
 

@@ -68,10 +68,14 @@ class Cell:
 
     @property
     def best(self) -> int:
-        """The last round that did not fail and whose held-out accuracy, if any, is within `max_drop` of round 0's."""
-        good = [record for record in self.records if not record.failed]
+        """The smallest round that did not fail and whose held-out accuracy, if any, is within `max_drop` of round 0's.
+
+        The one with the smallest coded file, if any shares weights, else the last.
+        """
         bar = held_out_accuracy(self.records[0]) - self.settings.max_drop
-        return [record.round for record in good if held_out_accuracy(record) >= bar][-1]
+        good = [record for record in self.records if not record.failed and held_out_accuracy(record) >= bar]
+        sizes = [(record.coded_bytes, record.round) for record in good if record.coded_bytes is not None]
+        return min(sizes)[1] if sizes else good[-1].round
 
     def with_(self, *records: Record) -> "Cell":
         """Return this progress with more records."""

@@ -15,7 +15,7 @@ from fastprune.files import atomic_write
 from fastprune.kernels.layout import Floats
 from fastprune.sensitivity import SCAN
 from fastprune.sweep.config import Reference
-from fastprune.sweep.results import Best, Line, times
+from fastprune.sweep.results import Best, Line, Row, times
 
 _INK, _ACCENT, _OTHER, _THIRD, _GREY = "#1d2521", "#0b6e4f", "#c8553d", "#3a6ea5", "#b4bdb8"
 _COLORS = (_ACCENT, _OTHER, _THIRD, "#b8860b", "#7a4e9e", "#3f8f8c", "#8a5a44", "#555f9a")
@@ -74,6 +74,7 @@ def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
             f"Test accuracy against compression: mean and standard deviation over seeds.{dashed}{star}{letters}",
             _accuracy,
         ),
+        ("sizes", "Test accuracy against the bytes of coded files: mean over seeds. Numbers are bits.", _sizes),
         ("retraining", "Test accuracy right after pruning (dashed) and after retraining (solid).", _retraining),
         ("density", "Live weights of each layer: mean over seeds.", _density),
         ("seconds", "Seconds of an epoch. Dashed: dense training.", _seconds),
@@ -112,14 +113,14 @@ def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
 
 def _points(line: Line) -> tuple[Floats, Floats, Floats]:
     """Compression, and mean and deviation of the test accuracy in percent."""
-    known = [(row.compression, row.after) for row in line.rows if row.after and row.compression]
+    known = [(row.compression, row.after) for row in line.pruned if row.after and row.compression]
     deviation = [100 * (after.deviation or 0.0) for _, after in known]
     return np.array([x for x, _ in known]), np.array([100 * after.mean for _, after in known]), np.array(deviation)
 
 
 def _accuracy(subject: Subject, canvas: Any) -> str:
     axes, lines = canvas.subplots(), subject.lines
-    ranked = sorted(lines, key=lambda line: line is subject.detail or line.rows[-1].sparsity, reverse=True)
+    ranked = sorted(lines, key=lambda line: line is subject.detail or line.pruned[-1].sparsity, reverse=True)
     coloured = lines if len(lines) <= len(_COLORS) else ranked[: len(_COLORS) - 3]
     dense, most, told = _dense(lines), 2.0, []
     lowest, highest = dense.min(), dense.max()
@@ -177,7 +178,7 @@ def _accuracy(subject: Subject, canvas: Any) -> str:
 
 def _dense(lines: Sequence[Line]) -> Floats:
     """Test accuracy of each line's dense network, in percent."""
-    return np.array([100 * line.rows[0].after.mean for line in lines if line.rows[0].after])
+    return np.array([100 * line.pruned[0].after.mean for line in lines if line.pruned[0].after])
 
 
 def _compressions(axes: Any, most: float) -> None:
@@ -190,11 +191,30 @@ def _compressions(axes: Any, most: float) -> None:
     axes.minorticks_off()
 
 
+def _sizes(subject: Subject, canvas: Any) -> str:
+    shared: dict[str, list[Row]] = {}
+    for row in subject.detail.rows:
+        if row.coded_bytes and row.after:
+            shared.setdefault(row.bits, []).append(row)
+    if not shared:
+        return ""
+    axes, told = canvas.subplots(), []
+    for number, (bits, rows) in enumerate(shared.items()):
+        x, y = zip(*((row.coded_bytes, 100 * row.after.mean) for row in rows if row.after), strict=True)
+        style: Any = {"marker": _MARKERS[number % len(_MARKERS)], "color": _COLORS[number % len(_COLORS)]}
+        axes.plot(x, y, markersize=4, linewidth=1.6, label=bits, **style)
+        told.append(f"{bits} bits: {y[-1]:.1f} % in {x[-1]:,.0f} bytes.")
+    axes.set(xscale="log", xlabel="bytes", ylabel="test accuracy, %")
+    axes.set_ylim(max(axes.get_ylim()[0], _dense([subject.detail]).min() - _LEAST), None)
+    axes.legend(loc="lower right")
+    return " ".join(told)
+
+
 def _retraining(subject: Subject, canvas: Any) -> str:
     axes, told, most = canvas.subplots(), [], 2.0
     lines = [line for line in subject.lines if line.groups[0].settings.prune and len(_points(line)[0]) > 1]
     for line, color in zip(lines if len(lines) <= 4 else [subject.detail], _COLORS, strict=False):
-        rows = [(row.compression, row.before or row.after, row.after) for row in line.rows]
+        rows = [(row.compression, row.before or row.after, row.after) for row in line.pruned]
         x, pruned, retrained = np.array([(x, 100 * a.mean, 100 * b.mean) for x, a, b in rows if x and a and b]).T
         axes.plot(x, pruned, "--", color=color, linewidth=1.2, label=None if line.label else "pruned")
         axes.plot(x, retrained, "-", color=color, linewidth=1.6, label=line.label or "retrained")
@@ -209,7 +229,7 @@ def _retraining(subject: Subject, canvas: Any) -> str:
 
 
 def _density(subject: Subject, canvas: Any) -> str:
-    axes, rows = canvas.subplots(), [row for row in subject.detail.rows if row.compression]
+    axes, rows = canvas.subplots(), [row for row in subject.detail.pruned if row.compression]
     density = 100 * (1 - np.array([row.layer_sparsity for row in rows]))
     x = np.array([row.compression for row in rows])
     for layer in range(density.shape[1]):
@@ -226,7 +246,7 @@ def _density(subject: Subject, canvas: Any) -> str:
 
 
 def _seconds(subject: Subject, canvas: Any) -> str:
-    axes, rows = canvas.subplots(), [row for row in subject.detail.rows if row.compression and row.epochs]
+    axes, rows = canvas.subplots(), [row for row in subject.detail.pruned if row.compression and row.epochs]
     x, y = np.array([row.compression for row in rows]), np.array([row.seconds / row.epochs for row in rows])
     axes.plot(x, y, "o-", color=_ACCENT, markersize=4)
     if rows and not rows[0].round:

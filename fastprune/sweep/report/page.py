@@ -208,6 +208,7 @@ def _compared(label: str, group: Group) -> list[_Cell]:
 def _rounds(line: Line, references: Sequence[Reference]) -> tuple[list[str], list[list[_Cell]]]:
     """The table of a line: its columns, of which some stand only where they say something, and its rows."""
     stages, fair = line.groups[0].settings.stage, any(row.fair for row in line.rows)
+    coded = any(row.coded_bytes for row in line.rows)
     uneven = len({(row.seeds, row.failed) for row in line.rows}) > 1
     near = [(_nearest(line.rows, known), f"{known.name}: {100 - known.error:.2f}") for known in references]
     published = ["; ".join(text for other, text in near if other is row) for row in line.rows]
@@ -218,6 +219,11 @@ def _rounds(line: Line, references: Sequence[Reference]) -> tuple[list[str], lis
             "round": (row.round, row.name),
             "sparsity, %": sparsity,
             "compression": compression,
+        }
+        if coded:
+            cells["bits"] = row.bits, row.bits
+            cells["coded bytes"] = _number(row.coded_bytes)
+        cells |= {
             "effective sparsity, %": (row.effective_sparsity, f"{100 * row.effective_sparsity:.2f}"),
             "test accuracy pruned, %": _spread(row.before),
             "test accuracy retrained, %": _spread(row.after),
@@ -259,6 +265,10 @@ def _size(row: Row) -> list[_Cell]:
         (row.sparsity, f"{100 * row.sparsity:.2f}"),
         ("Infinity" if row.compression is None else row.compression, times(row.compression)),
     ]
+
+
+def _number(value: float | None) -> _Cell:
+    return ("", "") if value is None else (value, f"{value:,.0f}")
 
 
 def _spread(spread: Spread | None, sign: str = "") -> _Cell:
