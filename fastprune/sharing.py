@@ -1,5 +1,7 @@
 """Shared weights: a layer's live weights take few values, which later training moves together."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

@@ -65,6 +65,7 @@ def examples():
         fp.DivergenceError("the loss", "inf", 2, 5),
         fp.make_binary_images(),
         fp.sweep.Sweep.of({"rule": ["percentile", "std"], "seeds": "0,1", "stage": [{"rounds": 2}, {"rounds": 3}]}),
+        fp.file_sizes(fp.MLP([2, 2])),
         *schedules,
     ]
     return {type(thing).__name__: thing for thing in things}
@@ -89,7 +90,7 @@ def test_every_public_class_has_an_example(examples):
 
 def plain(thing):
     """All that can be seen of a thing, as arrays, numbers and text."""
-    if isinstance(thing, np.ndarray):
+    if isinstance(thing, np.ndarray | int):
         return thing
     if isinstance(thing, fp.Pruner):
         return [plain(thing.trainer), thing.round, list(thing.schedule), repr(thing)]

@@ -219,6 +219,52 @@ def test_bad_arguments(arguments, message):
         fp.share_weights(*arguments)
 
 
+@pytest.mark.parametrize("max_increase", [0.0, 0.02, 0.3])
+def test_auto_takes_the_fewest_bits_that_the_held_out_loss_allows(max_increase):
+    data = fp.load_dataset("digits")
+    trainer = fp.Trainer(fp.MLP([64, 30, 10]))
+    trainer.fit(data.x_train, data.y_train, 20)
+    network, held_out = trainer.network, (data.x_test, data.y_test)
+    bar = trainer.evaluate(*held_out).loss * (1 + max_increase)
+
+    def loss(layer, bits):
+        """Of a network with one layer's weights shared, by hand."""
+        weights = network.weights
+        values, groups = _clusters(weights[layer].ravel(), 2**bits)
+        weights[layer] = values[groups].reshape(weights[layer].shape)
+        other = fp.MLP.from_weights(weights, network.biases, loss="softmax_cross_entropy")
+        return fp.Trainer(other).evaluate(*held_out).loss
+
+    expected = [next((b for b in range(1, 8) if loss(layer, b) <= bar), 8) for layer in range(2)]
+    fp.share_weights(network, "auto", validation=held_out, max_increase=max_increase, bias_bits=3)
+    assert all(values <= 2**bits for values, bits in zip(values_of(network), expected, strict=True))
+    again = fp.MLP.from_weights(network.weights, network.biases)
+    fp.share_weights(again, expected)
+    for ours, theirs in zip(network.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for bits, weights in zip(expected, network.weights, strict=True):
+        assert np.unique(weights).size > 2 ** (bits - 1) or bits == 1  # no fewer would do
+    assert [np.unique(bias).size for bias in network.biases] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("bits", "given", "message"),
+    [
+        ("auto", {}, "validation: expected samples if bits is 'auto', and only then, got none"),
+        (2, {"validation": ([[1, 2]], [0])}, "validation: .* only then, got samples with bits 2"),
+        ("auto", {"validation": ([[1]], [0])}, r"validation\[0\]: expected finite numbers of shape"),
+        ("auto", {"validation": ([[1, 2]], [0]), "max_increase": -1}, r"max_increase: expected a number in \[0, inf\)"),
+        ("Auto", {}, "bits: expected an integer of at least 1, got 'Auto'"),
+    ],
+)
+def test_bad_choices_of_bits(bits, given, message):
+    network = fp.MLP([2, 2], loss="softmax_cross_entropy")
+    before = network.state
+    with pytest.raises(ValueError, match=message):
+        fp.share_weights(network, bits, **given)
+    assert network.state is before
+
+
 def test_bad_bits_of_biases():
     with pytest.raises(ValueError, match="bias_bits: expected an integer of at most 8, got 16"):
         fp.share_weights(fp.MLP([2, 2]), 2, bias_bits=16)

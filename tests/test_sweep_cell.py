@@ -143,7 +143,7 @@ def test_every_setting_of_training_and_pruning_does_something(data):
         "patience": 1, "prune": False, "rule": "std", "rounds": 3, "final_sparsity": 0.7, "schedule": "linear",
         "scope": "global", "criterion": "gradient", "layer_rates": "lamp", "ignored_layers": (-1,), "min_keep": 90,
         "grower": None, "drop_fraction": 0.1, "retrain_epochs": 3, "fine_tune_epochs": 1, "seed": 1, "hidden": (20,),
-        "retrain_learning_rate": 0.05, "restarts": False, "rewind_to": 1,
+        "retrain_learning_rate": 0.05, "restarts": False, "rewind_to": 1, "weight_bits": (2,), "bias_bits": 2,
     }  # fmt: skip
     only = {
         "restore_best": {"retrain_learning_rate": 1.5, "learning_rate_schedule": "constant", "retrain_epochs": 6},
@@ -152,6 +152,8 @@ def test_every_setting_of_training_and_pruning_does_something(data):
         "q": {"rule": "percentile"},
         "delta": {"rule": "percentile", "rounds": 3},
         "quality": {"rule": "std"},
+        "weight_bits": {"rounds": 1},
+        "bias_bits": {"rounds": 1, "weight_bits": (2,)},
     }
     no_grower = {"q", "delta", "quality", "rule", "scope"}
     others |= {"q": 30.0, "delta": 5.0, "quality": 0.9}

@@ -220,7 +220,8 @@ def test_networks_of_a_sweep_without_held_out_samples_are_drawn(done):
     assert alt.endswith(f": {network.total_weights:,} dense weights and {network.live_weights:,} live ones.")
 
 
-BLANK = dict.fromkeys(Record._fields, 0) | {"layer_sparsity": [0.0], "active_units": None, "sensitivity": [[1.0] * 17]}
+BLANK = dict.fromkeys(Record._fields, 0) | {"layer_sparsity": [0.0], "sensitivity": [[1.0] * 17]}
+BLANK |= {"active_units": None, "coded_bytes": None}
 
 
 def made(values, tell):
@@ -430,6 +431,31 @@ def test_the_chart_of_retraining_has_what_is_pruned_alone(canvas):
     assert list(pruned.get_ydata()) == pytest.approx([96, 83.5, 82, 81.5])
     assert list(retrained.get_ydata()) == pytest.approx([96, 93.5, 92, 91.5])
     assert list(pruned.get_xdata()) == pytest.approx([1, 2, 5, 10])
+
+
+def test_networks_that_share_weights_have_a_chart_of_their_own_and_stand_in_no_other(canvas, written):
+    stages = [{"sparsity": 0.5, "rounds": 1}, {"weight_bits": 4, "rounds": 1}, {"weight_bits": "2-3", "rounds": 1}]
+    stages += [{"sparsity": 0.8, "rounds": 1}, {"weight_bits": 4, "rounds": 1}]
+    told = [(0.96, 1000), (0.95, 500), (0.94, 500, {"coded_bytes": 400}), (0.9, 500, {"coded_bytes": 300})]
+    told += [(0.93, 200), (0.92, 200, {"coded_bytes": 150})]
+    values = {"rule": "sparsity", "hidden": "5", "stage": stages, "seeds": [0, 1], "max_drop": 0.05}
+    results = made(values, lambda cell: told)
+    alt = figures._sizes(subject(results), canvas)
+    assert alt == "4 bits: 92.0 % in 150 bytes. 2-3 bits: 90.0 % in 300 bytes."
+    four, two = canvas.axes[0].lines
+    assert list(four.get_xdata()) == [400, 150]
+    assert list(four.get_ydata()) == pytest.approx([94, 92])
+    assert list(two.get_xdata()) == [300]
+    canvas.clear()
+    figures._accuracy(subject(results), canvas)
+    assert list(canvas.axes[0].lines[0].get_xdata()) == pytest.approx([1, 2, 5])
+    (best,) = results.best.values()
+    assert (best.record.round, best.record.coded_bytes) == (5, 150)
+    content = written(results)
+    assert "<td data-value='4'>4</td><td data-value='150.0'>150</td>" in content
+    assert "<td data-value=''></td><td data-value=''></td>" in content
+    assert "coded bytes" in content
+    assert "coded bytes" not in written(once())
 
 
 def test_a_chart_with_nothing_in_it_is_left_out(tmp_path):

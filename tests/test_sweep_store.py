@@ -504,7 +504,7 @@ def test_a_cell_of_other_defaults_is_not_taken_for_this_one(whole, tmp_path, cap
 
 
 def record(number, accuracy, failed=False):
-    values = dict.fromkeys(Record._fields, 0)
+    values = dict.fromkeys(Record._fields, 0) | {"coded_bytes": None}
     values |= {"round": number, "after_validation_accuracy": None if failed else accuracy, "failed": failed}
     return Record(**values)
 

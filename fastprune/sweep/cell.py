@@ -319,7 +319,7 @@ def _trainer(now: Settings, network: MLP) -> Trainer:
 
 def _pruner(settings: Settings, stage: int, trainer: Trainer) -> Pruner:
     now, (rule, amounts) = settings.plan[stage], settings.amounts(stage)
-    given = now.arguments("Pruner") if now.prune else {}
+    given = now.arguments("Pruner") if now.prune and not now.weight_bits else {}
     return Pruner(trainer, rule=rule, schedule=amounts, **given, seed=now.seed)
 
 

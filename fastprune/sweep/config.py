@@ -426,7 +426,7 @@ def parse_export(arguments: Sequence[str]) -> tuple[Path, str, dict[str, Any]]:
     options = parser.add_argument_group("options of C, which docs/microcontrollers.md describes")
     options.add_argument("--arithmetic", choices=ARITHMETIC, help="int8 is calibrated by the training samples")
     options.add_argument(
-        "--byte-scale", type=_fraction, metavar="NUMBER", help="samples are bytes, times this: 1/255 for pixels"
+        "--byte-scale", type=_factor, metavar="NUMBER", help="samples are bytes, times this: 1/255 for pixels"
     )
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     folder, form = given.pop("folder"), given.pop("to")
@@ -435,8 +435,12 @@ def parse_export(arguments: Sequence[str]) -> tuple[Path, str, dict[str, Any]]:
     return folder, form, given
 
 
-def _fraction(text: str) -> float:
-    return float(Fraction(text))
+def _factor(text: str) -> float:
+    """Parse a number, or one divided by another; raise ValueError."""
+    try:
+        return float(Fraction(text))
+    except (ZeroDivisionError, OverflowError):
+        raise ValueError(text) from None
 
 
 def read_toml(file: Path) -> dict[str, Any]:
