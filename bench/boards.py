@@ -63,6 +63,32 @@ int main(void)
 """
 
 
+# A program that predicts samples from a file several times, and prints the nanoseconds that one takes.
+TIMER = """
+#define _POSIX_C_SOURCE 199309L
+#include "{header}"
+#include <stdint.h>
+#include <stdio.h>
+#include <time.h>
+
+int main(void)
+{{
+    static {feature} x[{samples}][{inputs}];
+    struct timespec a, b;
+    int round, i, classes = 0;
+    if (fread(x, sizeof x, 1, stdin) != 1)
+        return 1;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    for (round = 0; round < 10; ++round)
+        for (i = 0; i < {samples}; ++i)
+            classes += {name}_predict(x[i]);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    printf("%.17g", ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / 10 / {samples});
+    return classes < 0;
+}}
+"""
+
+
 class Library:
     """The functions of a C file, compiled for this machine, for many samples at a time."""
 
@@ -105,6 +131,19 @@ class Library:
         pointers = [out.ctypes.data_as(ctypes.c_void_p) if what == one else None for one in self.has]
         self._many(x.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(len(x)), *pointers)
         return out
+
+    def timer(self, x, *options):
+        """A function that returns the seconds a sample takes in a program of its own, one sample a call."""
+        main, samples = self.file.parent / f"{self.file.stem}_timer.c", self.samples(x).tobytes()
+        main.write_text(TIMER.format(samples=len(x), **self.words))
+        program = main.with_suffix("")
+        run("gcc", "-std=c99", "-O2", *options, self.file, main, "-o", program, "-lm")
+
+        def seconds():
+            result = subprocess.run([program], input=samples, capture_output=True, check=True)
+            return float(result.stdout) / 1e9
+
+        return seconds
 
     def sanitized(self, x):
         """The logits, from a program that stops at undefined behavior or a wrong address."""

@@ -169,6 +169,11 @@ def study(results):
     return (HERE / "han2015" / "tables.md").read_text()
 
 
+def deep_compression(results):
+    """The tables of bench/han2016, as they are."""
+    return (HERE / "han2016" / "tables.md").read_text()
+
+
 def settings(fields):
     """A table of settings, as the command's help has them."""
     lines = ["| setting | meaning | default |", "| --- | --- | --- |"]
@@ -188,6 +193,7 @@ PARTS = {
     (README, "speed"): highlights,
     (DOCS / "benchmarks.md", "benchmarks"): tables,
     (DOCS / "results.md", "study"): study,
+    (DOCS / "microcontrollers.md", "sizes"): deep_compression,
 }
 
 

@@ -8,7 +8,6 @@ import pytest
 from harness import MNIST
 from hypothesis import given
 from hypothesis import strategies as st
-from microcontroller import small_network
 
 import fastprune as fp
 from fastprune.export import to_c
@@ -19,12 +18,14 @@ needs_m3 = pytest.mark.skipif(
 )
 
 
-def network(sizes=(20, 30, 12, 5), *, density=0.3, values=16, loss="softmax_cross_entropy", seed=0, **settings):
-    """A network of few distinct weights, with biases, in which some units have no weights."""
+def network(
+    sizes=(20, 30, 12, 5), *, density=0.3, values=16, biases=300, loss="softmax_cross_entropy", seed=0, **settings
+):
+    """A network of few distinct weights and biases, in which some units have no weights."""
     made = fp.MLP([*sizes], density=density, loss=loss, seed=seed, **settings)
     rng = np.random.default_rng(seed)
     weights = [rng.choice(rng.normal(size=values), w.shape) * np.sqrt(2 / w.shape[1] / density) for w in made.weights]
-    made.set_weights(weights, [rng.normal(size=b.shape) * 0.1 for b in made.biases])
+    made.set_weights(weights, [rng.choice(rng.normal(size=biases), b.shape) * 0.1 for b in made.biases])
     return made
 
 
@@ -64,7 +65,7 @@ def twin(source, made, x):
         matrix = unpacked(source, index, fan_in, fan_out)
         live = frozen.layer(index).mask
         assert not matrix[~live].any()
-        sums = level @ matrix.T + numbers(source, f"biases_{index}")
+        sums = level @ matrix.T + biases_of(source, index, fan_out)
         assert (abs(sums) < 2**31).all()
         shift = re.search(rf"void layer_{index}\(.*?activated\(.*?, (\d+)\)", source.replace("\n", " "))
         if index == frozen.n_layers - 1:
@@ -84,6 +85,24 @@ def numbers(source, name):
     return None if found is None else np.array([int(one) for one in found.group(1).split(",")])
 
 
+def bits_of(numbers, bits):
+    return ((numbers[:, np.newaxis] >> np.arange(0, 8, bits)) & 2**bits - 1).reshape(-1)
+
+
+def by_line(codes, bits, counts):
+    """The codes of all lines, without what fills up the last byte of each."""
+    lines = np.split(codes, np.cumsum(-(-counts * bits // 8))[:-1])
+    return np.concatenate([bits_of(line, bits)[:count] for line, count in zip(lines, counts, strict=True)])
+
+
+def biases_of(source, index, fan_out):
+    biases, codes = numbers(source, f"biases_{index}"), numbers(source, f"bias_codes_{index}")
+    packed = re.search(rf"bias_codes_{index}\[\w+ / (\d)\]", source)
+    if packed:
+        codes = bits_of(codes, 8 // int(packed.group(1)))[:fan_out]
+    return biases if codes is None else biases[codes]
+
+
 def unpacked(source, index, fan_in, fan_out):
     """The matrix of a layer, read from the arrays of the C file."""
     lines, groups, counts, values = (numbers(source, f"{n}_{index}") for n in ("lines", "groups", "counts", "values"))
@@ -91,12 +110,11 @@ def unpacked(source, index, fan_in, fan_out):
     lines = lines + 256 * np.repeat(np.zeros(groups.size, int) if blocks is None else blocks, groups)
     steps, codes = numbers(source, f"steps_{index}"), numbers(source, f"codes_{index}")
     function = re.search(rf"static void layer_{index}\(.*?\n\}}", source, re.DOTALL).group()
-    joint = re.search(rf"\(unsigned\)steps_{index}\[k\] >> (\d)", function)
+    joint = re.search(r"both >> (\d)", function)
     if joint:
         steps, codes = steps >> int(joint.group(1)), steps & 2 ** int(joint.group(1)) - 1
-    elif codes is not None and (packed := re.search(rf"codes_{index}\[k / (\d)\]", function)):
-        bits = 8 // int(packed.group(1))
-        codes = ((codes[:, np.newaxis] >> np.arange(0, 8, bits)) & 2**bits - 1).reshape(-1)[: steps.size]
+    elif codes is not None and (packed := re.search(r"codes >>= (\d);", function)):
+        codes = by_line(codes, int(packed.group(1)), np.repeat(counts, groups))
     weights = values if codes is None else values[codes]
     by_input = "used[" in function
     matrix, k = np.zeros((fan_in, fan_out) if by_input else (fan_out, fan_in), np.int64), 0
@@ -125,16 +143,18 @@ def flat(sizes):
 @given(
     sizes=st.tuples(st.integers(1, 600), st.lists(st.integers(1, 50), min_size=1, max_size=4)).map(flat),
     density=st.floats(0.002, 1),
-    values=st.sampled_from([1, 2, 3, 16, 17, 256, 300]),
+    values=st.sampled_from([1, 2, 3, 8, 16, 17, 256, 300]),
+    biases=st.sampled_from([1, 4, 5, 16, 300]),
     activation=st.sampled_from(["relu", "leaky_relu"]),
     dtype=st.sampled_from(["float32", "float64"]),
     arithmetic=st.sampled_from(["float", "int8"]),
     as_bytes=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_any_network(tmp_path_factory, sizes, density, values, activation, dtype, arithmetic, as_bytes, seed):
+def test_any_network(tmp_path_factory, sizes, density, values, biases, activation, dtype, arithmetic, as_bytes, seed):
     """The float network up to rounding, and the twin bit for bit."""
-    made = network(sizes, density=density, values=values, activation=activation, dtype=dtype, seed=seed)
+    about = {"density": density, "values": values, "biases": biases, "activation": activation, "dtype": dtype}
+    made = network(sizes, seed=seed, **about)
     folder, x = tmp_path_factory.mktemp("c"), samples(20, sizes[0]) - (0 if as_bytes else 0.1)
     settings = {"byte_scale": 1 / 255} if as_bytes else {}
     given_x = np.rint(x * 255).astype(np.uint8) if as_bytes else x.astype(np.float32)
@@ -320,7 +340,12 @@ def test_a_cortex_m3_predicts_the_same(tmp_path, arithmetic, as_bytes):
 @pytest.mark.parametrize("arithmetic", ["float", "int8"])
 def test_a_cortex_m3_reads_ten_thousand_digits(tmp_path, arithmetic):
     data = fp.load_dataset("mnist", data_dir=MNIST)
-    made = small_network(data, epochs=1, rounds=6, last=1)
+    trainer = fp.Trainer(fp.MLP([784, 300, 100, 10]), learning_rate_schedule="cosine", restore_best=False)
+    trainer.fit(data.x_train, data.y_train, 1)
+    pruner = fp.Pruner(trainer, schedule=fp.schedules.PolynomialDecay(0.0, 0.9875, rounds=6), layer_rates="lamp")
+    pruner.run(data.x_train, data.y_train, 1, restarts=False)
+    made = trainer.network
+    fp.share_weights(made, [2, 3, 4], bias_bits=4)
     settings = {"arithmetic": "int8", "calibration": data.x_train[:1000]} if arithmetic == "int8" else {}
     to_c(made, tmp_path / "net.c", byte_scale=1 / 255, **settings)
     pixels = np.rint(data.x_test * 255).astype(np.uint8)

@@ -28,7 +28,7 @@ import fastprune.export
 import fastprune.sweep
 from fastprune.datasets import load_dataset
 from fastprune.sweep.command import main
-from fastprune.sweep.config import Sweep, parse
+from fastprune.sweep.config import Sweep, parse, parse_export
 from fastprune.sweep.results import COLUMNS
 from fastprune.sweep.settings import FIELDS
 
@@ -116,6 +116,9 @@ def bash(example):
 @functools.cache  # several pages have the same ones
 def show(*arguments):
     if arguments[:1] == ("report",):
+        return
+    if arguments[:1] == ("export",):
+        parse_export(arguments[1:])
         return
     if "--help" in arguments:
         with pytest.raises(SystemExit, match=r"^0$"):

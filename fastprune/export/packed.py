@@ -16,6 +16,7 @@ SIGNED = 127  # the largest of 8 bits with a sign
 _TABLE = 2**15 - 1  # the largest integer in a table of shared values: 16 bits there cost little
 _SUM = 2**31 - 1
 Vector = TypeVar("Vector", Floats, Ints)
+Count = TypeVar("Count", int, Ints)
 _FINE = 32  # steps of a layer's largest weight: with fewer, an integer network predicts something else
 
 _CODE_BITS = (1, 2, 4, 8)  # of which several fill a byte
@@ -57,6 +58,17 @@ class Packed(NamedTuple):
     step_bits: int
     weights: Numbers
     biases: Numbers
+
+    @property
+    def codes_by_line(self) -> Ints:
+        """The codes of weights, with zeros behind those of each line, so that the next line begins with a byte."""
+        assert self.weights.codes is not None
+        counts, each = np.repeat(self.counts, self.groups), max(1, 8 // max(1, self.weights.bits))
+        filled = -(-counts // each) * each
+        codes = np.zeros(filled.sum(), np.int64)
+        shifts = np.repeat(np.cumsum(filled - counts) - (filled - counts), counts)
+        codes[np.arange(self.weights.codes.size) + shifts] = self.weights.codes
+        return codes
 
     @property
     def outputs(self) -> Ints:
@@ -132,7 +144,9 @@ def _packed(
     code_bits = 8 - step_bits if step_bits < 8 else _bits_of_codes(distinct.size)
     where_lines = (used[order] % BLOCK, blocks, groups, sizes)
     flash = sum(size_of(one.size, bits_for(one)) for one in where_lines) + size_of(steps.size, step_bits)
-    shared, plain = distinct.size * table_bytes + size_of(steps.size, code_bits), steps.size * value_bytes
+    # Codes with bytes of their own begin with a byte in each line.
+    shared = size_of(steps.size, code_bits) if step_bits < 8 else int(groups @ size_of(sizes, code_bits))
+    shared, plain = shared + distinct.size * table_bytes, steps.size * value_bytes
     if distinct.size <= 2**code_bits and (shared < plain or step_bits < 8):
         flash, kept, coded = flash + shared, distinct, codes
     elif step_bits >= 8:
@@ -157,7 +171,7 @@ def _biases(biases: Floats) -> tuple[int, Numbers]:
     return (shared, Numbers(distinct, codes, bits)) if bits and shared < plain else (plain, Numbers(biases, None, 0))
 
 
-def size_of(count: int, bits: int) -> int:
+def size_of(count: Count, bits: int) -> Count:
     """Bytes of so many numbers of so many bits."""
     return -(-count * bits // 8)
 
