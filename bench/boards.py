@@ -195,6 +195,8 @@ def ram_of(file, *options):
     """Return the bytes of stack and of static variables that predicting takes on a Cortex-M3."""
     unit = file.parent / f"{file.stem}.o"
     run("arm-none-eabi-gcc", *M3[:3], "-fstack-usage", *options, "-c", file, "-o", unit)
-    frames = [line.split("\t") for line in unit.with_suffix(".su").read_text().splitlines()]
+    lines = [line.split("\t") for line in unit.with_suffix(".su").read_text().splitlines()]
+    frames = {line[0].rpartition(":")[2]: int(line[1]) for line in lines}
+    layers = [size for name, size in frames.items() if name.startswith("layer_")]  # which follow one another
     _, data, bss = map(int, run("arm-none-eabi-size", unit).stdout.splitlines()[1].split()[:3])
-    return sum(int(size) for _, size, _ in frames) + data + bss
+    return sum(frames.values()) - sum(layers) + max(layers, default=0) + data + bss

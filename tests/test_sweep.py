@@ -83,7 +83,7 @@ def test_results_jsonl_has_the_same_rows_with_their_types(done):
     for line, row in zip(lines, read(done[0] / "results.csv"), strict=True):
         assert tuple(line) == COLUMNS
         for name, value in line.items():
-            if name in ("hidden", "ignored_layers"):
+            if name in ("hidden", "ignored_layers", "weight_bits"):
                 text = "-".join(map(str, value)) or "none"
             elif isinstance(value, list):
                 text = ";".join(" ".join(map(str, part)) if isinstance(part, list) else str(part) for part in value)
