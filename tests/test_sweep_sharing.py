@@ -2,6 +2,7 @@
 
 import re
 
+import boards
 import numpy as np
 import pytest
 import sweeps
@@ -208,3 +209,24 @@ def test_bad_exports(done, tmp_path, monkeypatch, capsys, arguments, message):
     out, err = capsys.readouterr()
     assert re.fullmatch(f"fastprune.sweep: .*{message}.*\n", err)
     assert not out
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not boards.has("gcc"), reason="gcc is not installed")
+def test_two_commands_go_from_a_csv_file_to_c(tmp_path, monkeypatch, capsys):
+    """What docs/microcontrollers.md begins with."""
+    monkeypatch.chdir(tmp_path)
+    data = fp.load_dataset("digits")
+    x, y = np.vstack([data.x_train, data.x_test]), np.hstack([data.y_train, data.y_test])
+    np.savetxt("digits.csv", np.column_stack([x, y]), fmt="%g", delimiter=",")
+    assert main(["--preset", "tiny", "--dataset", "digits.csv"]) == 0
+    assert main(["export", "runs/tiny", "--to", "c", "--arithmetic", "int8", "--byte-scale", "1/16"]) == 0
+    out = capsys.readouterr().out
+    assert "Also: runs/tiny/best.fpc" in out
+    assert out.endswith("Wrote runs/tiny/best.c\n")
+    network = fp.load("runs/tiny/best.npz")
+    assert network.sparsity > 0.9
+    assert max(distinct(network)) <= 16
+    assert (fp.load("runs/tiny/best.fpc").predict(x) == y).mean() > 0.9
+    library = boards.Library(tmp_path / "runs/tiny/best.c", options=("-O2", *boards.STRICT))
+    assert (library("predict", np.rint(x * 16)) == network.predict(x)).mean() > 0.97
