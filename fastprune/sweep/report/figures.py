@@ -74,7 +74,7 @@ def draw(subject: Subject, suffix: str, folder: Path) -> list[Figure]:
             f"Test accuracy against compression: mean and standard deviation over seeds.{dashed}{star}{letters}",
             _accuracy,
         ),
-        ("sizes", "Test accuracy against the bytes of coded files: mean over seeds. Numbers are bits.", _sizes),
+        ("sizes", "Test accuracy against the bytes of coded files, by bits: mean over seeds.", _sizes),
         ("retraining", "Test accuracy right after pruning (dashed) and after retraining (solid).", _retraining),
         ("density", "Live weights of each layer: mean over seeds.", _density),
         ("seconds", "Seconds of an epoch. Dashed: dense training.", _seconds),
@@ -206,7 +206,11 @@ def _sizes(subject: Subject, canvas: Any) -> str:
         told.append(f"{bits} bits: {y[-1]:.1f} % in {x[-1]:,.0f} bytes.")
     axes.set(xscale="log", xlabel="bytes", ylabel="test accuracy, %")
     axes.set_ylim(max(axes.get_ylim()[0], _dense([subject.detail]).min() - _LEAST), None)
-    axes.legend(loc="lower right")
+    low, high = (math.floor(math.log2(edge / 125)) for edge in axes.get_xlim())
+    ticks = [125 * 2.0**power for power in range(low + 1, high + 1)]
+    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(loc="lower right", title="bits")
     return " ".join(told)
 
 
