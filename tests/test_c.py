@@ -286,6 +286,16 @@ def test_the_head_says_what_it_costs(tmp_path, arithmetic):
     assert "RAM:           about " in head
 
 
+def test_biases_of_few_values_are_codes(tmp_path):
+    sizes = []
+    for biases in (4, 3000):
+        to_c(network((20, 200, 5), biases=biases), tmp_path / "net.c")
+        assert ("bias_codes_0" in (tmp_path / "net.c").read_text()) == (biases == 4)
+        head = (tmp_path / "net.h").read_text()
+        sizes.append(int(re.search(r"Flash: +(\d+) bytes", head).group(1)))
+    assert sizes[1] - sizes[0] > 600  # 200 biases of 4 bytes; 200 codes of 2 bits, and 4 values
+
+
 @needs_m3
 def test_the_ram_of_the_head_is_that_of_the_compiler(tmp_path):
     to_c(network((300, 40, 30, 20, 5)), tmp_path / "net.c")

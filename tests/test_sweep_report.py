@@ -436,8 +436,15 @@ def test_the_chart_of_retraining_has_what_is_pruned_alone(canvas):
 def test_networks_that_share_weights_have_a_chart_of_their_own_and_stand_in_no_other(canvas, written):
     stages = [{"sparsity": 0.5, "rounds": 1}, {"weight_bits": 4, "rounds": 1}, {"weight_bits": "2-3", "rounds": 1}]
     stages += [{"sparsity": 0.8, "rounds": 1}, {"weight_bits": 4, "rounds": 1}]
-    told = [(0.96, 1000), (0.95, 500), (0.94, 500, {"coded_bytes": 400}), (0.9, 500, {"coded_bytes": 300})]
-    told += [(0.93, 200), (0.92, 200, {"coded_bytes": 150})]
+    told = [
+        (0.96, 1000, None),
+        (0.95, 500, None),
+        (0.94, 500, 400),
+        (0.9, 500, 300),
+        (0.93, 200, None),
+        (0.92, 200, 150),
+    ]
+    told = [(accuracy, live, {"coded_bytes": size, "seconds": 1.0}) for accuracy, live, size in told]
     values = {"rule": "sparsity", "hidden": "5", "stage": stages, "seeds": [0, 1], "max_drop": 0.05}
     results = made(values, lambda cell: told)
     alt = figures._sizes(subject(results), canvas)
@@ -451,11 +458,30 @@ def test_networks_that_share_weights_have_a_chart_of_their_own_and_stand_in_no_o
     assert list(canvas.axes[0].lines[0].get_xdata()) == pytest.approx([1, 2, 5])
     (best,) = results.best.values()
     assert (best.record.round, best.record.coded_bytes) == (5, 150)
+    assert [row.total for row in results.groups[0].rows] == [1, 2, 3, 3, 3, 4]  # seconds, without other copies
     content = written(results)
     assert "<td data-value='4'>4</td><td data-value='150.0'>150</td>" in content
     assert "<td data-value=''></td><td data-value=''></td>" in content
     assert "coded bytes" in content
     assert "coded bytes" not in written(once())
+
+
+def test_settings_that_share_weights_come_first_and_the_smallest_file_wins():
+    stages = {bits: [{"sparsity": 0.5, "rounds": 1}, {"weight_bits": bits, "rounds": 1}] for bits in (4, 2)}
+    grids = [{"name": "pruned", "stage": [{"sparsity": 0.9, "rounds": 1}]}]
+    grids += [{"name": f"{bits} bits", "stage": own} for bits, own in stages.items()]
+    values = {"rule": "sparsity", "hidden": "5", "seeds": 0, "grid": grids}
+
+    def tell(cell):
+        bits = cell.plan[-1].weight_bits
+        return (
+            [(0.96, 1000), (0.96, 500), (0.96, 500, {"coded_bytes": 100 * bits[0]})]
+            if bits
+            else [(0.96, 1000), (0.96, 100)]
+        )
+
+    (best,) = made(values, tell).best.values()
+    assert (best.group.grid.name, best.record.coded_bytes, best.shared) == ("2 bits", 200, True)
 
 
 def test_a_chart_with_nothing_in_it_is_left_out(tmp_path):

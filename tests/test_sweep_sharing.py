@@ -87,6 +87,22 @@ def test_shared_weights_are_trained_apart_and_pruning_goes_on_without_them(data)
     assert records[2].sparsity == records[1].sparsity
 
 
+@pytest.mark.parametrize("given", [{"rewind_to": 2}, {"grower": "random", "scope": "layer"}, {"restarts": False}])
+def test_sharing_neither_rewinds_nor_grows(data, given):
+    (cell,) = Sweep.of(VALUES | given | {"seeds": 0}).cells
+    state, networks = None, []
+    for number in range(4):
+        state, _ = advance(cell, number, state, data, 1)
+        networks.append(saved_network(cell, state))
+    _, pruned, *shared = networks
+    for network, most in zip(shared, (16, 4), strict=True):
+        assert max(distinct(network)) <= most
+        for layer in range(3):
+            np.testing.assert_array_equal(network.masks[layer], pruned.masks[layer])
+            off = abs(network.weights[layer] - pruned.weights[layer])[pruned.masks[layer]]
+            assert np.median(off) < abs(pruned.weights[layer]).max() / 4  # nearest values, trained a little
+
+
 def test_sizes_are_those_of_files(done, tmp_path):
     rows = sweeps.read(done / "results.csv")
     assert list(rows[0]) == list(COLUMNS)
