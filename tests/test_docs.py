@@ -24,7 +24,6 @@ from sybil import Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
-import fastprune.export
 import fastprune.sweep
 from fastprune.datasets import load_dataset
 from fastprune.sweep.command import main
@@ -189,11 +188,7 @@ def test_every_page_is_in_the_index():
 
 def test_the_api_page_names_all_that_is_public():
     content = (DOCS / "api.md").read_text()
-    assert set(re.findall(r"^   (\w+)$", content, re.MULTILINE)) == {
-        *fastprune.__all__,
-        *fastprune.export.__all__,
-        *fastprune.sweep.__all__,
-    }
+    assert set(re.findall(r"^   (\w+)$", content, re.MULTILINE)) == {*fastprune.__all__, *fastprune.sweep.__all__}
 
 
 def test_the_columns_of_a_sweep_are_all_described():
