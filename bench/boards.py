@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-pedantic", "-Werror"]
 M3 = ["-mcpu=cortex-m3", "-mthumb", "-Os", "-ffunction-sections", "-fdata-sections", "-nostartfiles"]
 _numbers = itertools.count()
 FILES = Path(__file__).parent / "cortex_m3"

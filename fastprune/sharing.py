@@ -11,6 +11,7 @@ from fastprune import check
 from fastprune.evaluation import LabelledSet, checked_samples, evaluate, loss_of
 from fastprune.kernels.layout import Floats, Ints
 from fastprune.network import MLP
+from fastprune.rules import to_unit
 from fastprune.state import State
 from fastprune.team import Threads
 
@@ -68,6 +69,7 @@ def share_weights(
         got = "none" if validation is None else f"samples with bits {check.shown(bits)}"
         raise ValueError(f"validation: expected samples if bits is 'auto', and only then, got {got}")
     check.number("max_increase", max_increase, "[0, inf)")
+    of_biases = None if bias_bits is None else check.integer("bias_bits", bias_bits, 1, MOST_BITS)
     if validation is None:
         of_weights = bits_of_layers("bits", bits, network.n_layers)
     else:
@@ -75,13 +77,14 @@ def share_weights(
         samples = checked_samples(network, "validation", validation, loss)
         with Threads(-1) as threads:
             of_weights = _fewest(network, lambda state: evaluate(state, samples, loss, threads).loss, max_increase)
-    of_biases = None if bias_bits is None else check.integer("bias_bits", bias_bits, 1, MOST_BITS)
     network.state = _shared(network, of_weights, [of_biases] * network.n_layers)
 
 
 def bits_of_layers(name: str, bits: int | Sequence[int] | str, layers: int) -> list[int]:
     """Return the bits of each layer's weights. Raises ValueError if they are not as `share_weights` describes."""
-    given = bits if isinstance(bits, Sequence) and not isinstance(bits, str) else [bits] * layers
+    if isinstance(bits, np.ndarray):
+        bits = bits.tolist()
+    given = bits if isinstance(bits, list | tuple) else [bits] * layers
     if len(given) != layers:
         raise ValueError(f"{name}: expected one number for each of {layers} layers, got {len(given)}")
     return [check.integer(name, number, 1, MOST_BITS) for number in given]
@@ -125,12 +128,13 @@ def _clusters(numbers: Floats, count: int) -> tuple[Floats, Ints]:
     distinct, index, times = np.unique(numbers, return_inverse=True, return_counts=True)
     if distinct.size <= count:
         return distinct, index
-    points = distinct.astype(np.float64)
+    points, exponent = to_unit(distinct.astype(np.float64))
     values = np.linspace(points[0], points[-1], count)
-    nearest = None
+    best = np.inf
     while True:
-        found = np.searchsorted((values[1:] + values[:-1]) / 2, points)
-        if nearest is not None and np.array_equal(found, nearest):
-            return values.astype(numbers.dtype), nearest[index]
-        nearest = np.unique(found, return_inverse=True)[1]  # a value without numbers is dropped
-        values = np.bincount(nearest, times * points) / np.bincount(nearest, times)
+        nearest = np.unique(np.searchsorted((values[1:] + values[:-1]) / 2, points), return_inverse=True)[1]
+        values = np.bincount(nearest, times * points) / np.bincount(nearest, times)  # without those of no numbers
+        error = float(times @ (points - values[nearest]) ** 2)
+        if not error < best:  # it falls until nothing changes, up to rounding
+            return np.ldexp(values, exponent).astype(numbers.dtype), nearest[index]
+        best = error

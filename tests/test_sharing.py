@@ -55,6 +55,22 @@ def test_each_number_goes_to_the_nearest_mean(numbers, count):
         np.testing.assert_allclose(values[group], numbers[groups == group].mean(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("numbers", [1 + np.array([4, 2, 3, 5, 5, 0, 4]) * 2.3e-16, np.linspace(1e307, 1e308, 100)])
+def test_numbers_of_float64_that_are_close_or_large(numbers):
+    """Rounding may make assignments go round and round; sums and midpoints may overflow."""
+    values, groups = _clusters(numbers, 2)
+    assert values.size == 2
+    assert np.isfinite(values).all()
+    assert numbers.min() <= values[0] < values[1] <= numbers.max()
+    assert set(groups.tolist()) == {0, 1}
+
+
+def test_bits_may_be_an_array():
+    network = fp.MLP([20, 30, 10])
+    fp.share_weights(network, np.array([1, 2]))
+    assert values_of(network) == [2, 4]
+
+
 def test_values_of_a_layer_with_few_are_kept():
     network = fp.MLP.from_weights([[[1.0, 2.0, 2.0, 5.0]]], loss="mean_squared_error")
     fp.share_weights(network, 2)
@@ -211,6 +227,7 @@ def test_states_with_wrong_groups_are_refused(fault):
         ((fp.MLP([2, 2]), 0), "bits: expected an integer of at least 1, got 0"),
         ((fp.MLP([2, 2]), 9), "bits: expected an integer of at most 8, got 9"),
         ((fp.MLP([2, 2]), [2, 2]), "bits: expected one number for each of 1 layers, got 2"),
+        ((fp.MLP([2, 2, 2]), b"22"), "bits: expected an integer of at least 1, got b'22'"),
         ((fp.MLP([2, 2]), "4"), "bits: expected an integer of at least 1, got '4'"),
     ],
 )

@@ -53,7 +53,7 @@ ALLOWED = {
     "network": NETWORKS,
     "sizes": NETWORKS,
     "evaluation": {*NETWORKS, "records"},
-    "sharing": {*NETWORKS, "evaluation"},
+    "sharing": {*NETWORKS, "evaluation", "rules"},
     "gradients": {*NETWORKS, "evaluation"},
     "spans": {*NETWORKS, "evaluation"},
     "training": {*LEARNING, "spans"},

@@ -1,6 +1,7 @@
 """Sweeps whose networks share weights: stages of their own, coded files, C, and exports."""
 
 import re
+import shutil
 
 import boards
 import numpy as np
@@ -162,14 +163,15 @@ def test_the_terminal_has_bits_and_bytes(tmp_path, capsys):
         ({"weight_bits": 2, "rounds": 2}, "stage 2, rounds: expected 1 with weight_bits, got 2"),
         ({"weight_bits": 2, "rounds": 1, "sparsity": 0.9}, "stage 2, sparsity: has no effect beside weight_bits"),
         ({"bias_bits": 2, "rounds": 1}, "bias_bits: needs weight_bits"),
-        ({"weight_bits": "2.5"}, "stage.weight_bits: expected whole numbers joined by dashes .*, got '2.5'"),
-        ({"weight_bits": True}, "stage.weight_bits: expected whole numbers joined by dashes .*, got True"),
+        ({"weight_bits": 2, "rounds": 1, "prune": False}, "stage 2, prune: has no effect beside weight_bits"),
+        ({"weight_bits": "2.5"}, "stage.weight_bits: expected whole numbers joined by dashes, or none, got '2.5'"),
+        ({"weight_bits": True}, "stage.weight_bits: expected whole numbers joined by dashes, or none, got True"),
     ],
 )
 def test_bad_stages(tmp_path, capsys, given, message):
     file = tmp_path / "sweep.toml"
     stages = ["{ sparsity = 0.5, rounds = 1 }"]
-    own = ", ".join(f"{name} = {'true' if value is True else repr(value)}" for name, value in given.items())
+    own = ", ".join(f"{name} = {repr(value).lower()}" for name, value in given.items())
     stages += [f"{{ {own} }}"]
     file.write_text(f'hidden = "20-10"\nrule = "sparsity"\nstage = [{", ".join(stages)}]\n')
     assert main(["--config", str(file), "--out", str(tmp_path / "out")]) == 2
@@ -177,30 +179,75 @@ def test_bad_stages(tmp_path, capsys, given, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_exports(done, tmp_path, capsys):
+def test_exports_are_of_the_best_network_and_stay(done, tmp_path, capsys):
     expected = fp.load(done / "best.npz").freeze()
     x = fp.load_dataset("digits").x_test
     for form, suffix in (("coded", "fpc"), ("c", "c"), ("onnx", "onnx"), ("safetensors", "safetensors")):
-        target = done / f"best.{suffix}"
-        before = target.read_bytes() if target.exists() else None
-        target.unlink(missing_ok=True)
         assert main(["export", str(done), "--to", form]) == 0
+        target = done / "exports" / f"best.{suffix}"
         assert capsys.readouterr().out == f"Wrote {target}\n"
-        assert before in (None, target.read_bytes())
-    exported = fastprune.export.from_onnx(done / "best.onnx")
+        if suffix in ("fpc", "c"):
+            assert target.read_bytes() == (done / f"best.{suffix}").read_bytes()
+    exported = fastprune.export.from_onnx(done / "exports" / "best.onnx")
     np.testing.assert_allclose(exported.logits(x), expected.logits(x), rtol=1e-5, atol=1e-5)
     assert main(["export", str(done), "--to", "c", "--arithmetic", "int8", "--byte-scale", "1/16"]) == 0
-    header = (done / "best.h").read_text()
+    header = (done / "exports" / "best.h").read_text()
     assert "int best_predict(const uint8_t x[BEST_INPUTS]);" in header
     assert "8-bit integers" in header
-    fastprune.export.to_c(
-        expected,
-        tmp_path / "best.c",
-        arithmetic="int8",
-        byte_scale=1 / 16,
-        calibration=Data.of(fp.load_dataset("digits"), 0.1).train[0],
-    )
-    assert (done / "best.c").read_bytes() == (tmp_path / "best.c").read_bytes()
+    settings = {
+        "arithmetic": "int8",
+        "byte_scale": 1 / 16,
+        "calibration": Data.of(fp.load_dataset("digits"), 0.1).train[0],
+    }
+    fastprune.export.to_c(expected, tmp_path / "best.c", **settings)
+    written = (done / "exports" / "best.c").read_bytes()
+    assert written == (tmp_path / "best.c").read_bytes()
+    assert main(["report", str(done)]) == 0
+    assert (done / "exports" / "best.c").read_bytes() == written
+
+
+def test_an_export_is_of_what_the_store_has_not_of_an_earlier_best_file(done, tmp_path):
+    """Which a command that was killed has not written again."""
+    folder = tmp_path / "out"
+    shutil.copytree(done, folder)
+    (folder / "best.npz").unlink()
+    assert main(["export", str(folder), "--to", "coded"]) == 0
+    assert (folder / "exports" / "best.fpc").read_bytes() == (done / "best.fpc").read_bytes()
+
+
+def test_integers_are_not_calibrated_by_other_data(tmp_path, capsys):
+    data = fp.load_dataset("digits")
+    table = np.column_stack([data.x_train, data.y_train])
+    np.savetxt(tmp_path / "own.csv", table, delimiter=",")
+    file = tmp_path / "sweep.toml"
+    given = {"dataset": str(tmp_path / "own.csv"), "stage": VALUES["stage"][:2], "seeds": 0}
+    file.write_text(Sweep.of(VALUES | given).to_toml())
+    sweeps.run_here("--config", file, "--out", tmp_path / "out")
+    table[:, :-1] *= 2
+    np.savetxt(tmp_path / "own.csv", table, delimiter=",")
+    assert main(["export", str(tmp_path / "out"), "--to", "c", "--arithmetic", "int8"]) == 2
+    assert "got other data" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "exports").exists()
+
+
+def test_a_sharing_that_fails_ends_nothing(tmp_path):
+    """Only that copy of the network is lost; levels below it do not depend on it."""
+    stages = [dict(stage) for stage in VALUES["stage"]]
+    stages[1]["retrain_learning_rate"] = 1e30
+    file = tmp_path / "sweep.toml"
+    file.write_text(Sweep.of(VALUES | {"stage": stages, "seeds": 0}).to_toml())
+    results, failures = sweeps.run_here("--config", file, "--out", tmp_path / "out")
+    (cell,) = results.cells
+    assert not failures
+    assert [record.failed for record in cell.records] == [False, False, True, False, False, False]
+    assert "nothing removed" not in cell.records[2].events
+    assert cell.finished
+    assert cell.best == 3
+    assert cell.records[4].sparsity > cell.records[3].sparsity == 0.8
+    names = {path.name.partition("-")[2] for path in (tmp_path / "out" / "networks").iterdir()}
+    assert names == {"", "1.npz", "3.npz", "5.npz"}
+    again, _ = sweeps.run_here("--config", file, "--out", tmp_path / "out")  # nothing is thought to be missing
+    assert again.cells[0].lines == cell.lines
 
 
 @pytest.mark.parametrize(
@@ -210,8 +257,12 @@ def test_exports(done, tmp_path, capsys):
         (["done", "--to", "pickle"], "argument --to: invalid choice: 'pickle'"),
         (["missing", "--to", "c"], "export: expected the folder of a sweep, got 'missing'"),
         (["done", "--to", "coded", "--byte-scale", "1"], "byte-scale: needs --to c, got --to coded"),
-        (["done", "--to", "c", "--byte-scale", "1/0"], "argument --byte-scale: invalid _factor value: '1/0'"),
-        (["done", "--to", "c", "--byte-scale", "-1"], r"byte_scale: expected a number in \(0, inf\), got -1.0"),
+        (["done", "--to", "c", "--byte-scale", "1/0"], "argument --byte-scale: expected a number, or a .* got '1/0'"),
+        (
+            ["done", "--to", "c", "--byte-scale", "-1"],
+            r"byte_scale: expected a number in \[1e-9, 1e9\], got -1.0",
+        ),
+        (["done", "--to", "c", "--byte-scale", "1e999999999"], r"byte_scale: expected a number in .*, got inf"),
         (["unchosen", "--to", "c"], "export: expected a sweep with a best network, got 'unchosen' without"),
     ],
 )
@@ -239,10 +290,10 @@ def test_two_commands_go_from_a_csv_file_to_c(tmp_path, monkeypatch, capsys):
     assert main(["export", "runs/tiny", "--to", "c", "--arithmetic", "int8", "--byte-scale", "1/16"]) == 0
     out = capsys.readouterr().out
     assert "Also: runs/tiny/best.fpc" in out
-    assert out.endswith("Wrote runs/tiny/best.c\n")
+    assert out.endswith("Wrote runs/tiny/exports/best.c\n")
     network = fp.load("runs/tiny/best.npz")
     assert network.sparsity > 0.9
     assert max(distinct(network)) <= 16
     assert (fp.load("runs/tiny/best.fpc").predict(x) == y).mean() > 0.9
-    library = boards.Library(tmp_path / "runs/tiny/best.c", options=("-O2", *boards.STRICT))
+    library = boards.Library(tmp_path / "runs/tiny/exports/best.c", options=("-O2", *boards.STRICT))
     assert (library("predict", np.rint(x * 16)) == network.predict(x)).mean() > 0.97

@@ -36,18 +36,8 @@ from fastprune.kernels.layout import Ints
 from fastprune.network import MLP
 
 ARITHMETIC = ("float", "int8")
+_TINY = float(np.finfo(np.float32).tiny)
 _SLOPES = {"relu": 0.0, "leaky_relu": SLOPE}  # of activations that integers can compute, below 0
-
-# The words of C99, and those of C++ that a sketch of Arduino cannot use.
-_KEYWORDS = """
-    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const const_cast constexpr
-    continue decltype default delete do double dynamic_cast else enum explicit export extern false float for friend
-    goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected
-    public register reinterpret_cast restrict return short signed sizeof static static_assert static_cast struct switch
-    template this thread_local throw true try typedef typeid typename union unsigned using virtual void volatile
-    wchar_t while xor xor_eq
-"""
-
 
 # With gcc 12 on x86, 8-bit layers that share the registers of one function take 1.6 times as long.
 _APART = """#ifdef __GNUC__
@@ -129,7 +119,7 @@ def to_c(
     name = _identifier("path", file.stem) if name is None else _identifier("name", name)
     check.one_of("arithmetic", arithmetic, ARITHMETIC)
     if byte_scale is not None:
-        byte_scale = check.number("byte_scale", byte_scale, "(0, inf)")
+        byte_scale = check.number("byte_scale", byte_scale, "[1e-9, 1e9]")
     if (calibration is None) != (arithmetic == "float"):
         got = "none" if calibration is None else f"samples with arithmetic {arithmetic!r}"
         raise ValueError(f"calibration: expected samples if arithmetic is 'int8', and only then, got {got}")
@@ -187,7 +177,7 @@ def to_c(
 
 def _file(path: str | os.PathLike[str], arduino: bool) -> Path:
     file = Path(check.path("path", path))
-    if file.suffix != ".c":
+    if file.suffix != ".c" or re.search(r'["\\\n\r]', file.name):
         raise ValueError(f"path: expected the name of a file that ends in '.c', got {os.fspath(path)!r}")
     if arduino and file.absolute().parent.name != file.stem:
         raise ValueError(
@@ -198,8 +188,8 @@ def _file(path: str | os.PathLike[str], arduino: bool) -> Path:
 
 
 def _identifier(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", value) or value in _KEYWORDS.split():
-        expected = "an identifier of C that begins with a letter and is no keyword"
+    if not isinstance(value, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", value):
+        expected = "an identifier of C that begins with a letter"
         advice = "; name= gives another" if name == "path" else ""
         raise ValueError(f"{name}: expected {expected}, got {check.shown(value)}{advice}")
     return value
@@ -248,7 +238,12 @@ class _Writer:
             functions += [f"/* Writes the probability of each class. */\nvoid {self.signature('probabilities')};\n"]
         macros = [f"#define {big}_INPUTS {self.network.sizes[0]}", f"#define {big}_OUTPUTS {self.network.sizes[-1]}"]
         if self.integers:
-            macros += [f"#define {big}_UNIT {_float(self.integers[-1].unit)}"]
+            unit = self.integers[-1].unit
+            if not _TINY <= unit <= 1 / _TINY:
+                raise ValueError(
+                    f"network: expected weights whose outputs are floats, got outputs in units of {unit:.3g}"
+                )
+            macros += [f"#define {big}_UNIT {_float(unit)}"]
         return "\n".join(
             [
                 self.comment(),
@@ -299,7 +294,7 @@ class _Writer:
         lines = [
             f"A pruned network, {'-'.join(map(str, network.sizes))}, {network.activation}, written by fastprune.",
             "",
-            f"Weights:       {network.live_weights} of {network.total_weights}, {100 * network.sparsity:.1f} % pruned",
+            f"Weights:       {network.live_weights}; a dense network of these sizes has {network.total_weights}",
             f"Arithmetic:    {'8-bit integers, sums of 32 bits' if self.integers else 'float'}",
             f"A feature:     {self.feature}" + (f", times {self.byte_scale!r}" if self.byte_scale is not None else ""),
             f"Flash:         {flash} bytes of constants, and the code",
@@ -415,7 +410,7 @@ class _Writer:
             return [str(value) for value in integers.values], [str(bias) for bias in integers.biases]
         values = layer.weights.values
         if index == 0 and self.byte_scale is not None:
-            values = (values * self.byte_scale).astype(np.float32)
+            values = values.astype(np.float64) * self.byte_scale
         return [_float(value) for value in values], [_float(bias) for bias in layer.biases.values]
 
     def layer(self, index: int) -> str:
@@ -436,12 +431,12 @@ class _Writer:
             beside, value = f"{self.value_type(index)} *value", "*value++"
         else:
             beside, several = "uint8_t *code", weights.bits < 8
-            value = value.format(f"codes & {2**weights.bits - 1}" if several else "*code++")
+            value = value.format(f"left & {2**weights.bits - 1}" if several else "*code++")
         name, length = beside.partition("*")[2], "width" if several else "count"
         # The 1 above the bits of a byte says when all its codes are used.
-        begin = ["unsigned codes = 1;"] if several else []
-        fetch += ["if (codes == 1)", "    codes = *code++ | 256u;"] if several else []
-        drop = [f"codes >>= {weights.bits};"] if several else []
+        begin = ["unsigned left = 1;"] if several else []
+        fetch += ["if (left == 1)", "    left = *code++ | 256u;"] if several else []
+        drop = [f"left >>= {weights.bits};"] if several else []
         first = [f"const {kind} *steps = steps_{index};"]
         first += [f"const {beside}s = {name}s_{index};"] if beside else []
         if layer.by_input:
@@ -500,7 +495,7 @@ class _Writer:
             "        while (step != end) {",
             *(f"            {line}" for line in fetch),
             f"            input += {step};",
-            f"            sum += *input * {value};",
+            f"            sum += {'(int32_t)' if self.integers and source == 'uint8_t' else ''}*input * {value};",
             *(f"            {line}" for line in drop),
             "        }",
             f"        y[out] = {'sum' if last else f'activated(sum{shift})'};",
@@ -647,7 +642,11 @@ def _type(bits: int) -> str:
 
 def _float(value: float | np.floating[Any]) -> str:
     """Return the shortest literal that is this number in float32."""
-    return f"{np.float32(value)!s}f"
+    with np.errstate(over="ignore"):  # an overflow is found here
+        number = np.float32(value)
+    if not np.isfinite(number):
+        raise ValueError(f"network: expected weights that float32 can hold, also times byte_scale, got {value!s}")
+    return f"{number!s}f"
 
 
 def _function(head: str, *body: str) -> str:

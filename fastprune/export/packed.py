@@ -15,6 +15,8 @@ BYTE = 255  # the largest byte, and the largest 8-bit activation if none is nega
 SIGNED = 127  # the largest of 8 bits with a sign
 _TABLE = 2**15 - 1  # the largest integer in a table of shared values: 16 bits there cost little
 _SUM = 2**31 - 1
+_SHIFT = 30  # that of 1 << 31 is not defined
+_LARGEST = 1e20  # of features and activations; units, and what is computed of them, are then floats
 Vector = TypeVar("Vector", Floats, Ints)
 Count = TypeVar("Count", int, Ints)
 _FINE = 32  # steps of a layer's largest weight: with fewer, an integer network predicts something else
@@ -188,13 +190,22 @@ def scales(network: FrozenMLP, x: Any, slope: float, byte_scale: float | None) -
     """
     from scipy.sparse import csr_array  # imported here because it takes as long as importing all of fastprune
 
-    signed = byte_scale is None and bool(x.min() < 0)
-    largest, level = [float(abs(x).max())], x.T
+    least, most = float(x.min()), float(x.max())
+    if byte_scale is not None and not 0 <= least <= most <= BYTE * byte_scale * (1 + 1e-5):
+        expected = f"features from 0 to {BYTE} * byte_scale, which is {BYTE * byte_scale:g}"
+        raise ValueError(f"calibration: expected {expected}, got {least:g} to {most:g}")
+    signed = byte_scale is None and least < 0
+    largest, level = [max(-least, most)], x.T.astype(np.float64)
     for layer in map(network.layer, range(network.n_layers - 1)):
         sums = csr_array(layer.csr, shape=layer.shape) @ level
         sums = (sums.toarray() if hasattr(sums, "toarray") else sums) + layer.bias[:, np.newaxis]
         level = np.maximum(sums, slope * sums)
         largest.append(float(abs(level).max()))
+    if not largest[0] or not all(value == 0 or 1 / _LARGEST < value < _LARGEST for value in largest):
+        raise ValueError(
+            "calibration: expected samples that are not all 0, and that give no unit a value beyond "
+            f"{_LARGEST:g} or {1 / _LARGEST:g}, got largest values of {', '.join(f'{value:.3g}' for value in largest)}"
+        )
     found = []
     for index, value in enumerate(largest):
         negative = signed if index == 0 else slope > 0
@@ -228,7 +239,7 @@ def _integers(index: int, layer: Packed, unit: float, most: int, above: float | 
     while True:
         shift, fitted = 0, each
         if above is not None:
-            shift = max(0, math.floor(math.log2(above / (unit * each))))
+            shift = min(_SHIFT, max(0, math.floor(math.log2(above / (unit * each)))))
             fitted = max(each, above / (unit * 2.0**shift))
         whole, added = np.rint(values / fitted).astype(np.int64), np.rint(biases / (unit * fitted)).astype(np.int64)
         # Sums of floats are exact here: far below 2**53.

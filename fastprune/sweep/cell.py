@@ -175,10 +175,11 @@ def advance(settings: Settings, round: int, state: bytes | None, data: Data, thr
         "validation_samples": len(data.held_out[0]) if data.held_out else 0,
         "active_units": active_units(trainer.network, data.test[0]) if round in settings.ends else None,
     }
+    if now.weight_bits:
+        known["events"] = [event for event in known["events"] if event != "nothing removed"]
     if record.failed:
         return state, Record(**known)
     if now.weight_bits:
-        known["events"].remove("nothing removed")  # which is not what it was for
         known["coded_bytes"] = len(coded.encode(trainer.network.freeze().state, trainer.network.loss))
     return _packed(trainer.snapshot(), early, current if now.weight_bits else b""), Record(**known)
 
@@ -291,6 +292,8 @@ def check_settings(cells: Sequence[Settings], data: Callable[[Settings], Data]) 
 
 def _check_stage(now: Settings, own: Mapping[str, Any]) -> None:
     check.integer("rounds", now.rounds, 1, _MOST_ROUNDS)
+    if "bias_bits" in own and not now.weight_bits:
+        raise ValueError("bias_bits: needs weight_bits")
     if now.weight_bits:
         if now.rounds > 1:
             raise ValueError(f"rounds: expected 1 with weight_bits, got {now.rounds}")

@@ -10,7 +10,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -116,7 +115,8 @@ class Grid:
         for other, needed in FIELDS[name].metadata["only"].items():
             if not set(needed) & set(self.axis(other)):
                 needs, came = " or ".join(map(written, needed)), ", ".join(map(written, self.axis(other)))
-                raise ValueError(f"{key(name)}: needs --{key(other)} {needs}, got --{key(other)} {came}")
+                flag = f"--{key(other).replace('_', '-')}"
+                raise ValueError(f"{key(name)}: needs {flag} {needs}, got {flag} {came}")
         raise ValueError(f"{key(name)}: no stage uses it: they set their own values, or do not need it")
 
 
@@ -436,11 +436,12 @@ def parse_export(arguments: Sequence[str]) -> tuple[Path, str, dict[str, Any]]:
 
 
 def _factor(text: str) -> float:
-    """Parse a number, or one divided by another; raise ValueError."""
+    """Parse a number, or one divided by another."""
+    number, _, divisor = text.partition("/")
     try:
-        return float(Fraction(text))
-    except (ZeroDivisionError, OverflowError):
-        raise ValueError(text) from None
+        return float(number) / float(divisor or 1)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"expected a number, or a fraction such as 1/255, got {text!r}") from None
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -14,7 +14,6 @@ def _coded(network: Network, path: Path) -> None:
 
 
 def _c(network: Network, path: Path, **options: Any) -> None:
-    # The name of a data set, which is part of the file's, need not be an identifier.
     to_c(network, path, name=re.sub("[^A-Za-z0-9]", "_", path.stem), **options)
 
 
@@ -26,9 +25,10 @@ FORMS: dict[str, tuple[str, Callable[..., None]]] = {
 }
 
 
-def deliver(network: Network, form: str, saved: Path, **options: Any) -> Path:
-    """Write a network, which was saved under a name, in another form beside it; return the path."""
+def deliver(network: Network, form: str, folder: Path, name: str, **options: Any) -> Path:
+    """Write a network in another form into a folder, which is made if there is none; return the path."""
     suffix, write = FORMS[form]
-    path = saved.with_suffix(suffix)
+    path = folder / (name + suffix)
+    folder.mkdir(exist_ok=True)
     write(network, path, **options)
     return path

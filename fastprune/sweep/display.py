@@ -161,7 +161,7 @@ class Display:
         for cell in results.cells:
             if "collapsed" in cell.records[0].events:
                 collapsed.append(self._label(cell.settings))
-            elif cell.last.failed:
+            elif cell.last.failed and not cell.settings.shares(cell.last.round):
                 failed.append(f"{self._label(cell.settings)} (round {cell.last.round})")
         if collapsed:
             self.say(f"\nDense training collapsed to one answer for all samples: {_listed(collapsed)}. {HELP}.")

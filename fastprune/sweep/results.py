@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Row:
             effective_sparsity=statistics.fmean(record.effective_sparsity for record in shown),
             layer_sparsity=_means([record.layer_sparsity for record in shown]),
             active_units=_means([record.active_units for record in shown if record.active_units]) or None,
-            bits=" or ".join(sorted({_bits(cell.settings.at(number)) for cell, number in good or reached})),
+            bits=" or ".join(sorted(filter(None, {_bits(cell, number) for cell, number in good or reached}))),
             coded_bytes=statistics.fmean(sizes) if len(sizes) == len(shown) else None,
             before=Spread.of([r.before_test_accuracy for r in shown if good and r.before_test_accuracy is not None]),
             after=Spread.of([_test(record) for record in shown] if good else []),
@@ -175,7 +176,7 @@ class Line:
     @property
     def pruned(self) -> list[Row]:
         """The rows of networks that share no weights."""
-        return [row for row in self.rows if row.coded_bytes is None]
+        return [row for row in self.rows if not row.bits]
 
 
 @dataclass(frozen=True)
@@ -204,9 +205,9 @@ class Best:
 
 RULE = (
     "Each seed keeps its smallest network whose held-out accuracy is within max_drop of its dense network. The best "
-    "settings are those whose kept networks have the fewest weights on average, if their mean held-out accuracy is "
-    "within max_drop of the best dense mean. Of their networks, the one with the highest held-out accuracy is saved. "
-    "Networks that share weights come before others; of them, the smallest has the smallest coded file."
+    "settings are those whose kept networks are smallest on average, if their mean held-out accuracy is within "
+    "max_drop of the best dense mean. Of their networks, the one with the highest held-out accuracy is saved. The "
+    "smallest network has the fewest weights; but if any share weights, it is the one with the smallest coded file."
 )
 
 
@@ -292,13 +293,14 @@ class Results:
             good = [g for g in groups if g.kept.held_out is not None and g.kept.held_out >= bar - g.settings.max_drop]
             if good:
                 group = min(good, key=lambda g: (*g.kept.size, -(g.kept.held_out or 0.0)))
-                cell = max(group.cells, key=lambda c: (held_out_accuracy(c.records[c.best]), -c.records[c.best].live))
+                cell = max(group.cells, key=_worth)
                 best[name] = Best(group, cell, cell.records[cell.best])
         return best
 
     def best_file(self, name: str) -> str:
         """Return the file name for the best network of a data set; it has the data set's name if there are several."""
-        return "best.npz" if len(self.sweep.axis("dataset")) == 1 else f"best-{Path(name).stem}.npz"
+        plain = re.sub(r"[^\w .-]", "_", Path(name).stem)  # C does not take all others for the name of a file
+        return "best.npz" if len(self.sweep.axis("dataset")) == 1 else f"best-{plain}.npz"
 
     def write(self, folder: Path) -> None:
         """Write `results.csv`, `results.jsonl`, `seconds.csv` and the best networks."""
@@ -321,9 +323,9 @@ class Results:
                 file.write((folder / "networks" / f"{best.cell.settings.digest}.npz").read_bytes())
             if best.shared:
                 network = load(target)
-                deliver(network, "coded", target)
+                deliver(network, "coded", folder, target.stem)
                 if freeze(network).live_weights:
-                    deliver(network, "c", target)
+                    deliver(network, "c", folder, target.stem)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for grid in self.sweep.grids:
@@ -349,16 +351,24 @@ def times(compression: float | None) -> str:
     return "infinite" if compression is None else f"{compression:,.1f}x"
 
 
-def _bits(settings: Settings) -> str:
-    """Format the bits of shared weights and biases; empty if none are shared."""
-    biases = "" if settings.bias_bits is None else f", biases {settings.bias_bits}"
-    return f"{written(settings.weight_bits)}{biases}" if settings.weight_bits else ""
+def _worth(cell: Cell) -> tuple[float, bool, float]:
+    """What decides which of a group's kept networks is saved: held-out accuracy, then size."""
+    kept = cell.records[cell.best]
+    size = kept.live if kept.coded_bytes is None else kept.coded_bytes
+    return held_out_accuracy(kept), kept.coded_bytes is not None, -size
+
+
+def _bits(cell: Cell, number: int) -> str:
+    """Format the bits of a round's shared weights and biases; empty if it shares none."""
+    now = cell.settings.at(number)
+    biases = "" if now.bias_bits is None else f", biases {now.bias_bits}"
+    return f"{written(now.weight_bits)}{biases}" if cell.settings.shares(number) else ""
 
 
 def _seconds_to(cell: Cell, number: int) -> float:
     """Return the seconds of the training that led to a round: not of earlier networks with shared weights."""
-    led = (r for r in cell.records[: number + 1] if r.round == number or r.coded_bytes is None)
-    return sum(record.seconds for record in led)
+    led = (record for record in cell.records[: number + 1] if not cell.settings.shares(record.round))
+    return sum(record.seconds for record in led) + cell.records[number].seconds * cell.settings.shares(number)
 
 
 def _means(lists: Sequence[Sequence[float]]) -> list[float]:

@@ -138,10 +138,10 @@ def make_report(folder: Path) -> list[Path]:
 
 
 def export_best(folder: Path, form: str, options: Mapping[str, Any]) -> list[Path]:
-    """Write the best network of each data set of a sweep in another form, with options of `to_c`; return the paths.
+    """Write the best network of each data set of a sweep in another form, into the folder `exports` of its folder.
 
-    Integers are calibrated by the sweep's training samples. Raises ValueError if the sweep has no best network, or if
-    an option or the network is of no use for this form.
+    `options` are those of `to_c`; integers are calibrated by the sweep's training samples. Returns the paths. Raises
+    ValueError if the sweep has no best network or other data, or if an option or the network is of no use.
     """
     results, paths = _results_in("export", folder), []
     if not results.best:
@@ -149,12 +149,15 @@ def export_best(folder: Path, form: str, options: Mapping[str, Any]) -> list[Pat
             f"export: expected a sweep with a best network, got {str(folder)!r} without: no cell is finished, or no "
             "samples are held out"
         )
+    data = None
+    if options.get("arithmetic") == "int8":
+        data = load_data(results.sweep)
+        check_data(results.sweep, data, results.done)
     for name, best in results.best.items():
-        given = dict(options)
-        if given.get("arithmetic") == "int8":
-            given["calibration"] = load_data(results.sweep)(best.cell.settings).train[0]
-        saved = folder / results.best_file(name)
-        paths.append(deliver(load(saved), form, saved, **given))
+        network = load(Store(folder).network(best.cell.settings))
+        calibration = {} if data is None else {"calibration": data(best.cell.settings).train[0]}
+        stem = Path(results.best_file(name)).stem
+        paths.append(deliver(network, form, folder / "exports", stem, **options, **calibration))
     return paths
 
 

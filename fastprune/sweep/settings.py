@@ -105,7 +105,9 @@ WHOLE = Kind("whole numbers", int, _whole, ranges=True)
 REAL = Kind("numbers", float, _real, ranges=True)
 SPARSITY = Kind("numbers (or compressions: 12x)", _sparsity, _real, ranges=True)
 LIST = Kind("whole numbers joined by dashes (in a file also [[300, 100]]), or none", _dashed, _list)
-BITS = dataclasses.replace(LIST, native=lambda v: _list(v if isinstance(v, list | tuple) else [v]))
+BITS = Kind(
+    "whole numbers joined by dashes, or none", _dashed, lambda v: _list(v if isinstance(v, list | tuple) else [v])
+)
 
 
 def setting(
@@ -173,7 +175,9 @@ class Settings:
     tolerance: float | None = _trains(None, _or(REAL, "none", None), "loss decrease below which training stops")
     patience: int = _trains(10, WHOLE, "epochs without such a decrease before training stops")
     restore_best: bool = _trains(True, FLAG, "end each training with its best state, not its last")
-    prune: bool = _runs(True, FLAG, "false: train for as many epochs without pruning", group="how to prune and retrain")
+    prune: bool = _runs(
+        True, FLAG, "false: train for as many epochs without pruning", group="how to prune and retrain", weight_bits=()
+    )
     rule: str = _number("percentile", TEXT, "how a round's number (q, quality or sparsity) gives masks", RULES)
     rounds: int = _runs(22, WHOLE, "rounds of pruning")
     q: float = _number(20.0, REAL, "percent of live weights to prune in the first round", rule="percentile")
@@ -242,6 +246,10 @@ class Settings:
     def at(self, round: int) -> "Settings":
         """Return the settings of a round; round 0 is dense training."""
         return self.plan[self.place(round)[0]] if round else self
+
+    def shares(self, round: int) -> bool:
+        """Whether the network of a round shares weights."""
+        return round > 0 and bool(self.at(round).weight_bits)
 
     def amounts(self, stage: int) -> tuple[str, Sequence[Amount]]:
         """Return the rule of a stage and the number for each round; sparsities continue from the stage before."""

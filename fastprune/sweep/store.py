@@ -63,8 +63,9 @@ class Cell:
 
     @functools.cached_property
     def finished(self) -> bool:
-        """Whether the last round is done, or a round has failed."""
-        return self.count > self.settings.last or self.last.failed
+        """Whether the last round is done, or one has failed that others would go on from."""
+        last = self.last
+        return self.count > self.settings.last or (last.failed and not self.settings.shares(last.round))
 
     @property
     def best(self) -> int:
@@ -196,8 +197,8 @@ class Store:
         for progress in done.values():
             cell = progress.settings
             result = self.network(cell) if progress.finished else self._path(cell, progress.best)
-            failed = progress.last.failed
-            ends = {self.network(cell, end) for end in cell.ends if cell.stage and end < progress.count - failed}
+            done_ends = [end for end in cell.ends if end < progress.count] if cell.stage else []
+            ends = {self.network(cell, end) for end in done_ends if not progress.records[end].failed}
             if progress.count > 1 and not {self._path(cell, 0), result} | ends <= there:
                 (self._cells / f"{cell.digest}.jsonl").unlink(missing_ok=True)
                 for path in self._rounds.glob(f"{cell.digest}-*.npz"):
