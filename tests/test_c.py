@@ -449,7 +449,7 @@ def test_networks_that_do_not_fit_are_refused(tmp_path):
         to_c(large, tmp_path / "net.c")
     scaled = fp.MLP.from_weights([[[1e37, 1]]], loss="mean_squared_error")
     with pytest.raises(
-        ValueError, match="network: expected weights that float32 can hold, also times byte_scale, got 9.99"
+        ValueError, match=r"network: expected weights that float32 can hold, also times byte_scale, got 9\.99"
     ):
         to_c(scaled, tmp_path / "net.c", byte_scale=1e3)
     for weight in (1e38, 1e-36):
