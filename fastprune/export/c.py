@@ -39,13 +39,6 @@ ARITHMETIC = ("float", "int8")
 _TINY = float(np.finfo(np.float32).tiny)
 _SLOPES = {"relu": 0.0, "leaky_relu": SLOPE}  # of activations that integers can compute, below 0
 
-# With gcc 12 on x86, 8-bit layers that share the registers of one function take 1.6 times as long.
-_APART = """#ifdef __GNUC__
-#define APART __attribute__((noinline))
-#else
-#define APART
-#endif"""
-
 
 def to_c(
     network: Network,
@@ -312,7 +305,7 @@ class _Writer:
     def definitions(self) -> str:
         """Return the C file."""
         network = self.network
-        parts = [f'#include "{self.header}"', "\n".join(self.includes()), _APART]
+        parts = [f'#include "{self.header}"', "\n".join(self.includes())]
         parts += [self.quantized()] if self.levels and self.byte_scale is None else []
         parts += [self.activated()] if network.n_layers > 1 else []
         for index in range(network.n_layers):
@@ -442,7 +435,7 @@ class _Writer:
         if layer.by_input:
             read = "quantized(in[{}])" if index == 0 and self.integers and self.byte_scale is None else "in[{}]"
             return _function(
-                f"APART static void layer_{index}(const {source} *x, {number} *y)",
+                f"static void layer_{index}(const {source} *x, {number} *y)",
                 f"uint8_t used[{layer.groups.max()}]; /* inputs of a group that are not 0 */",
                 "unsigned o, group;",
                 f"const uint8_t *line = lines_{index};",
@@ -480,7 +473,7 @@ class _Writer:
                 *(() if last else (f"for (o = 0; o < {fan_out}; ++o)", f"    y[o] = activated(y[o]{shift});")),
             )
         return _function(
-            f"APART static void layer_{index}(const {source} *x, {number} *y)",
+            f"static void layer_{index}(const {source} *x, {number} *y)",
             "unsigned group, line = 0;",
             *(text.replace("s = ", " = ", 1) for text in first),
             f"for (group = 0; group < {layer.groups.size}; ++group) {{",
