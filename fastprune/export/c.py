@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -408,93 +408,117 @@ class _Writer:
 
     def layer(self, index: int) -> str:
         """Return the function that computes a layer."""
-        layer, number, weights = self.layers[index], self.number, self.layers[index].weights
-        fan_out, last = layer.sizes[1], index == len(self.layers) - 1
-        source = self.feature if index == 0 else number
-        bias = "{}" if layer.biases.codes is None else _read(f"bias_codes_{index}", layer.biases.bits, "{0}")
-        bias = f"biases_{index}[{bias}]"
-        shift = f", {self.integers[index].shift}" if self.integers else ""
-        # Along a line, a second pointer walks beside that of the steps, unless steps and codes share bytes.
-        kind, step, value = f"uint{max(8, layer.step_bits)}_t", "*step++", f"values_{index}[{{}}]"
-        beside, several, fetch = "", False, []
+        body = self.by_input(index) if self.layers[index].by_input else self.by_output(index)
+        return _function(f"static void layer_{index}(const {self.source(index)} *x, {self.number} *y)", *body)
+
+    def by_input(self, index: int) -> Iterable[str]:
+        """Return the body of a layer that adds what each input that is not 0 gives to the outputs."""
+        layer, walk, fan_out = self.layers[index], self.walk(index), self.layers[index].sizes[1]
+        read = "quantized(in[{}])" if index == 0 and self.levels and self.byte_scale is None else "in[{}]"
+        block = f" + {BLOCK} * blocks_{index}[group]" if layer.blocks.any() else ""
+        yield f"uint8_t used[{layer.groups.max()}]; /* inputs of a group that are not 0 */"
+        yield "unsigned o, group;"
+        yield f"const uint8_t *line = lines_{index};"
+        yield from (f"const {kind} *{name}s = {name}s_{index};" for kind, name, _ in walk.pointers)
+        yield f"for (o = 0; o < {fan_out}; ++o)"
+        yield f"    y[o] = {self.bias(index, 'o')};"
+        yield f"for (group = 0; group < {layer.groups.size}; ++group) {{"
+        yield f"    const unsigned count = counts_{index}[group], lines = groups_{index}[group];"
+        yield from _indented(1, walk.widths)
+        yield f"    const {self.source(index)} *in = x{block};"
+        yield "    uint8_t *last = used;"
+        yield "    const uint8_t *i;"
+        yield "    unsigned n;"
+        yield "    for (n = 0; n < lines; ++n) {"
+        yield "        *last = (uint8_t)n;"
+        yield "        last += in[line[n]] != 0;"
+        yield "    }"
+        yield "    for (i = used; i != last; ++i) {"
+        yield f"        const {self.number} input = {read.format('line[*i]')};"
+        for kind, name, length in walk.pointers:
+            end = ", *const end = step + count" if name == "step" else ""
+            yield f"        const {kind} *{name} = {name}s + *i * {length}{end};"
+        yield f"        {self.number} *sum = y;"
+        yield from _indented(2, walk.begin)
+        yield "        do {"
+        yield from _indented(3, walk.fetch)
+        yield f"            sum += {walk.step};"
+        yield f"            *sum += input * {walk.value};"
+        yield from _indented(3, walk.drop)
+        yield "        } while (step != end);"
+        yield "    }"
+        yield from (f"    {name}s += lines * {length};" for _, name, length in walk.pointers)
+        yield "    line += lines;"
+        yield "}"
+        if index < len(self.layers) - 1:
+            yield f"for (o = 0; o < {fan_out}; ++o)"
+            yield f"    y[o] = {self.activation(index, 'y[o]')};"
+
+    def by_output(self, index: int) -> Iterable[str]:
+        """Return the body of a layer that computes one output after the other."""
+        layer, walk, several = self.layers[index], self.walk(index), self.layers[index].blocks.any()
+        wide = "(int32_t)" if self.levels and self.source(index) == "uint8_t" else ""  # where int has 16 bits
+        yield "unsigned group, line = 0;"
+        yield from (f"const {kind} *{name} = {name}s_{index};" for kind, name, _ in walk.pointers)
+        yield f"for (group = 0; group < {layer.groups.size}; ++group) {{"
+        yield f"    const unsigned count = counts_{index}[group], last = line + groups_{index}[group];"
+        if several:
+            yield f"    const unsigned from = {BLOCK}u * blocks_{index}[group];"
+        yield "    for (; line < last; ++line) {"
+        yield f"        const unsigned out = {'from + ' if several else ''}lines_{index}[line];"
+        yield f"        const {walk.pointers[0].kind} *const end = step + count;"
+        yield f"        const {self.source(index)} *input = x;"
+        yield f"        {self.number} sum = {self.bias(index, 'out')};"
+        yield from _indented(2, walk.begin)
+        yield "        while (step != end) {"
+        yield from _indented(3, walk.fetch)
+        yield f"            input += {walk.step};"
+        yield f"            sum += {wide}*input * {walk.value};"
+        yield from _indented(3, walk.drop)
+        yield "        }"
+        yield f"        y[out] = {self.activation(index, 'sum')};"
+        yield "    }"
+        yield "}"
+
+    def walk(self, index: int) -> _Walk:
+        """Return the code that goes along a line of a layer."""
+        layer, weights = self.layers[index], self.layers[index].weights
+        mask, table = 2**weights.bits - 1, f"values_{index}[{{}}]"
         if layer.step_bits < 8:
             fetch = ["const unsigned both = *step++;"]
-            step, value = f"both >> {weights.bits}", value.format(f"both & {2**weights.bits - 1}")
-        elif weights.codes is None:
-            beside, value = f"{self.value_type(index)} *value", "*value++"
-        else:
-            beside, several = "uint8_t *code", weights.bits < 8
-            value = value.format(f"left & {2**weights.bits - 1}" if several else "*code++")
-        name, length = beside.partition("*")[2], "width" if several else "count"
-        # The 1 above the bits of a byte says when all its codes are used.
-        begin = ["unsigned left = 1;"] if several else []
-        fetch += ["if (left == 1)", "    left = *code++ | 256u;"] if several else []
-        drop = [f"left >>= {weights.bits};"] if several else []
-        first = [f"const {kind} *steps = steps_{index};"]
-        first += [f"const {beside}s = {name}s_{index};"] if beside else []
-        if layer.by_input:
-            read = "quantized(in[{}])" if index == 0 and self.integers and self.byte_scale is None else "in[{}]"
-            return _function(
-                f"static void layer_{index}(const {source} *x, {number} *y)",
-                f"uint8_t used[{layer.groups.max()}]; /* inputs of a group that are not 0 */",
-                "unsigned o, group;",
-                f"const uint8_t *line = lines_{index};",
-                *first,
-                f"for (o = 0; o < {fan_out}; ++o)",
-                f"    y[o] = {bias.format('o')};",
-                f"for (group = 0; group < {layer.groups.size}; ++group) {{",
-                f"    const unsigned count = counts_{index}[group], lines = groups_{index}[group];",
-                *([f"    const unsigned width = (count * {weights.bits} + 7) / 8;"] if several else []),
-                f"    const {source} *in = x{f' + {BLOCK} * blocks_{index}[group]' if layer.blocks.any() else ''};",
-                "    uint8_t *last = used;",
-                "    const uint8_t *i;",
-                "    unsigned n;",
-                "    for (n = 0; n < lines; ++n) {",
-                "        *last = (uint8_t)n;",
-                "        last += in[line[n]] != 0;",
-                "    }",
-                "    for (i = used; i != last; ++i) {",
-                f"        const {number} input = {read.format('line[*i]')};",
-                f"        const {kind} *step = steps + *i * count, *const end = step + count;",
-                *([f"        const {beside} = {name}s + *i * {length};"] if beside else []),
-                f"        {number} *sum = y;",
-                *(f"        {line}" for line in begin),
-                "        do {",
-                *(f"            {line}" for line in fetch),
-                f"            sum += {step};",
-                f"            *sum += input * {value};",
-                *(f"            {line}" for line in drop),
-                "        } while (step != end);",
-                "    }",
-                "    steps += lines * count;",
-                *([f"    {name}s += lines * {length};"] if beside else []),
-                "    line += lines;",
-                "}",
-                *(() if last else (f"for (o = 0; o < {fan_out}; ++o)", f"    y[o] = activated(y[o]{shift});")),
-            )
-        return _function(
-            f"static void layer_{index}(const {source} *x, {number} *y)",
-            "unsigned group, line = 0;",
-            *(text.replace("s = ", " = ", 1) for text in first),
-            f"for (group = 0; group < {layer.groups.size}; ++group) {{",
-            f"    const unsigned count = counts_{index}[group], last = line + groups_{index}[group];",
-            *([f"    const unsigned from = {BLOCK}u * blocks_{index}[group];"] if layer.blocks.any() else []),
-            "    for (; line < last; ++line) {",
-            f"        const unsigned out = {'from + ' if layer.blocks.any() else ''}lines_{index}[line];",
-            f"        const {kind} *const end = step + count;",
-            f"        const {source} *input = x;",
-            f"        {number} sum = {bias.format('out')};",
-            *(f"        {line}" for line in begin),
-            "        while (step != end) {",
-            *(f"            {line}" for line in fetch),
-            f"            input += {step};",
-            f"            sum += {'(int32_t)' if self.integers and source == 'uint8_t' else ''}*input * {value};",
-            *(f"            {line}" for line in drop),
-            "        }",
-            f"        y[out] = {'sum' if last else f'activated(sum{shift})'};",
-            "    }",
-            "}",
+            value = table.format(f"both & {mask}")
+            return _Walk([_Pointer("uint8_t", "step")], fetch=fetch, step=f"both >> {weights.bits}", value=value)
+        step = _Pointer(_type(layer.step_bits), "step")
+        if weights.codes is None:
+            return _Walk([step, _Pointer(self.value_type(index), "value")], value="*value++")
+        if weights.bits == 8:
+            return _Walk([step, _Pointer("uint8_t", "code")], value=table.format("*code++"))
+        return _Walk(
+            [step, _Pointer("uint8_t", "code", "width")],
+            widths=[f"const unsigned width = (count * {weights.bits} + 7) / 8;"],
+            begin=["unsigned left = 1;"],
+            # The 1 above the bits of a byte says when all its codes are used.
+            fetch=["if (left == 1)", "    left = *code++ | 256u;"],
+            value=table.format(f"left & {mask}"),
+            drop=[f"left >>= {weights.bits};"],
         )
+
+    def source(self, index: int) -> str:
+        """Return the type of a layer's inputs."""
+        return self.feature if index == 0 else self.number
+
+    def bias(self, index: int, output: str) -> str:
+        """Return the expression of an output's bias."""
+        biases = self.layers[index].biases
+        return (
+            f"biases_{index}[{output if biases.codes is None else _read(f'bias_codes_{index}', biases.bits, output)}]"
+        )
+
+    def activation(self, index: int, total: str) -> str:
+        """Return the expression of what a layer makes of a sum."""
+        if index == len(self.layers) - 1:
+            return total
+        return f"activated({total}{f', {self.integers[index].shift}' if self.integers else ''})"
 
     def outputs(self) -> str:
         """Return the function that computes the outputs of the last layer."""
@@ -593,6 +617,26 @@ class _Writer:
         )
 
 
+class _Pointer(NamedTuple):
+    """A pointer that goes along a line."""
+
+    kind: str  # what it points to
+    name: str
+    length: str = "count"  # how far it goes
+
+
+class _Walk(NamedTuple):
+    """C code that goes along a line, and gives the step and the value of each weight."""
+
+    pointers: list[_Pointer]  # that of the steps comes first
+    value: str
+    step: str = "*step++"
+    widths: Sequence[str] = ()  # for each group
+    begin: Sequence[str] = ()  # for each line
+    fetch: Sequence[str] = ()  # before each weight
+    drop: Sequence[str] = ()  # after it
+
+
 @dataclass(frozen=True)
 class _Array:
     """A constant of the C file."""
@@ -640,6 +684,10 @@ def _float(value: float | np.floating[Any]) -> str:
     if not np.isfinite(number):
         raise ValueError(f"network: expected weights that float32 can hold, also times byte_scale, got {value!s}")
     return f"{number!s}f"
+
+
+def _indented(levels: int, lines: Iterable[str]) -> Iterable[str]:
+    return (f"{'    ' * levels}{line}" for line in lines)
 
 
 def _function(head: str, *body: str) -> str:
