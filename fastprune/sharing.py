@@ -31,7 +31,7 @@ def share_weights(
 
     The values are found by k-means with linear initialization (Han, Mao, Dally 2016, "Deep Compression", section 3).
     Training then moves the values and keeps the assignment: the gradient of a value is the sum of its weights', so that
-    a hundredth of the usual learning rate is enough. Pruning takes weights out of their groups. What optimizers keep is
+    a small learning rate, such as 0.003, is enough. Pruning takes weights out of their groups. What optimizers keep is
     reset. `MLP.set_weights` ends the sharing; `MLP.save` keeps the values, but not that they are trained as one.
 
     Parameters

@@ -418,7 +418,7 @@ def parse_export(arguments: Sequence[str]) -> tuple[Path, str, dict[str, Any]]:
     """Parse the command line of an export: the folder, the form, and the options of `to_c` that were given."""
     parser = _Parser(
         prog="python -m fastprune.sweep export",
-        description="Write the best network of a sweep in another form, beside best.npz.",
+        description="Write the best network of a sweep in another form, into the folder 'exports' of its folder.",
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, help="folder of a sweep")
